@@ -1,0 +1,72 @@
+"""What one client sends back after local training, as the rules see it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Arrays = list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Update:
+    """One client's model after local training.
+
+    Attributes:
+        arrays: the client's arrays, x_i, in the order, shapes and dtypes of the global model's.
+        num_examples: n_i, the examples that it trained on, > 0.
+        local_norm: a_i of FedNova (arXiv:2007.07481, section 3): the L1 norm of the weights with which the local
+            gradients entered x - x_i, > 0; None where the optimizer defines none.
+        client: the client's number (its partition id); None when unknown.
+    """
+
+    arrays: Arrays
+    num_examples: int
+    local_norm: float | None = None
+    client: int | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a client reports beside its update; None where it did not say."""
+
+    local_steps: int | None = None
+    train_loss: float | None = None
+    seconds: float | None = None  # wall seconds of the whole fit call
+    cpu_seconds: float | None = None  # CPU seconds of the client's process in it
+
+
+def check_update(update: Update, like: Sequence[np.ndarray], *, strict_dtypes: bool = True) -> None:
+    """Refuse an update that no rule should see.
+
+    Args:
+        update: what the client sent.
+        like: the global arrays, which give count, shapes and dtypes.
+        strict_dtypes: whether a dtype must be equal, or may be cast to the global one within its kind.
+
+    Raises:
+        ValueError: without the client's name, which the caller knows better, for a wrong count of arrays, a wrong shape
+            or dtype, a value that is not finite, num_examples that is no integer > 0, local_norm that is not
+            finite > 0.
+    """
+    n = update.num_examples
+    if isinstance(n, bool) or not isinstance(n, int | np.integer):
+        raise ValueError(f"num_examples must be an integer, not {type(n).__name__} {n!r}")
+    if n <= 0:
+        raise ValueError(f"num_examples must be > 0, not {n}")
+    norm = update.local_norm
+    if norm is not None and not (np.isfinite(norm) and norm > 0):
+        raise ValueError(f"local_norm must be finite and > 0, not {norm!r}")
+    if len(update.arrays) != len(like):
+        raise ValueError(f"{len(update.arrays)} arrays where the model has {len(like)}")
+    for i, (array, expected) in enumerate(zip(update.arrays, like, strict=True)):
+        if not isinstance(array, np.ndarray):
+            raise ValueError(f"array {i} is a {type(array).__name__}, not a NumPy array")
+        if array.shape != expected.shape:
+            raise ValueError(f"array {i} has shape {array.shape} where the model has {expected.shape}")
+        if array.dtype != expected.dtype and (
+            strict_dtypes or not np.can_cast(array.dtype, expected.dtype, casting="same_kind")
+        ):
+            raise ValueError(f"array {i} has dtype {array.dtype} where the model has {expected.dtype}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"array {i} holds values that are not finite (NaN or infinity)")

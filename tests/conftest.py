@@ -1,0 +1,49 @@
+"""What all tests share: no telemetry, small data, one way to run the command."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of 8 x 8 images that an MLP learns in a round or two, as an .npz file."""
+    random = np.random.default_rng(7)
+
+    def draw(per_class: int) -> tuple[np.ndarray, np.ndarray]:
+        y = np.repeat(np.arange(3), per_class)
+        x = random.normal(0.2, 0.1, (len(y), 8, 8)).astype(np.float32)
+        for label in range(3):
+            x[y == label, label * 2 : label * 2 + 2, :] += 0.7
+        return x, y
+
+    file = tmp_path_factory.mktemp("data") / "small.npz"
+    x_train, y_train = draw(50)
+    x_test, y_test = draw(30)
+    np.savez(file, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return file
+
+
+def run_sim(
+    *options: str | Path, cwd: Path = ROOT, timeout: float = 150, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """`python sim.py ...` as a user runs it."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "sim.py"), *map(str, options)],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
