@@ -1,0 +1,224 @@
+"""Shards on disk: cut once from a data set and kept in the cache, or found ready. Nothing else opens private data.
+
+What a cached set is made of (data set, version of its content, clients, seed, scenario) names its folder, so the same
+question finds the same files, by whichever command; `test.npz` lies beside the shards.
+"""
+
+import filecmp
+import hashlib
+import json
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from task import cache as caching
+from task import data, partition, ready
+from task.arrays import input_shape
+from task.errors import UserError
+from task.shardfile import PATTERN, TEST, Header, load_shard, load_test, read_header, shard_name, write_shard
+
+__all__ = ["DEFAULT_CLIENTS", "Header", "Shards", "load_shard", "load_test", "prepare", "read_header"]
+
+DEFAULT_CLIENTS = 5
+INDEX = "shards.json"
+
+
+@dataclass(frozen=True)
+class Shards:
+    """A folder of shards: `shard-0.npz` ... `shard-<clients-1>.npz` and `test.npz`.
+
+    Attributes:
+        folder: where they are, absolute.
+        clients: number of shards.
+        seed: the seed of the split; None for shards found ready.
+        dataset: the data set's name.
+        num_classes: labels are in 0..num_classes-1.
+        input_shape: one example as the model sees it, such as (28, 28, 1).
+        counts: for each client its number of examples of each class.
+        p_value: of the chi-square test that all shards draw their labels from one distribution.
+        test_examples: size of the test set.
+        sha256: over the content of all arrays, shards in order and then the test set.
+    """
+
+    folder: Path
+    clients: int
+    seed: int | None
+    dataset: str
+    num_classes: int
+    input_shape: tuple[int, ...]
+    counts: tuple[tuple[int, ...], ...]
+    p_value: float
+    test_examples: int
+    sha256: str
+
+
+def prepare(
+    dataset: str,
+    clients: int | None,
+    seed: int,
+    scenario: str = "iid",
+    out: Path | None = None,
+    cache: Path | None = None,
+) -> Shards:
+    """Shards of a data set: out of the cache in milliseconds, cut on first use.
+
+    Args:
+        dataset: a name or path as `task.data.load` takes it, or a folder that holds ready shards.
+        clients: number of shards; None: all that are ready, or DEFAULT_CLIENTS.
+        seed: the run's seed, >= 0; it alone draws the split.
+        scenario: one of `task.partition.SCENARIOS`.
+        out: copy them to this folder too (made if missing) and say so in `folder`.
+        cache: the cache folder; None means `task.cache.folder()`.
+
+    Returns:
+        Where they are and what they hold.
+
+    Raises:
+        UserError: data that `task.data.load` refuses; more clients than examples allow; an unknown scenario; ready
+            shards that are damaged, at odds with each other or not as many as asked for; an `out` that holds other
+            shards; a folder that cannot be written.
+    """
+    if scenario not in partition.SCENARIOS:
+        raise UserError(f"no scenario {scenario!r}; choose one of " + ", ".join(partition.SCENARIOS))
+    if clients is not None and clients < 1:
+        raise UserError(f"{clients} clients make no federation; ask for 1 or more")
+    if seed < 0:
+        raise UserError(f"seed {seed} is negative; give one of 0 or more")
+    try:
+        if dataset not in data.NAMES and ready.is_ready(Path(dataset)):
+            if out is not None or scenario != "iid":
+                raise UserError(f"{dataset}: holds ready shards, used as they are; give a whole data set to split")
+            return _ready(Path(dataset), clients)
+        shards = _cached(dataset, clients or DEFAULT_CLIENTS, seed, scenario, cache)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or dataset}: {error.strerror}; check path, permissions and disk space"
+        ) from None
+    return shards if out is None else _copy(shards, out)
+
+
+def _cached(dataset: str, clients: int, seed: int, scenario: str, cache: Path | None) -> Shards:
+    question = [*data.version(dataset), str(clients), str(seed), scenario]
+    key = hashlib.sha256("\0".join(question).encode()).hexdigest()
+    root = caching.folder(cache) / "shards"
+    folder = root / f"{Path(dataset).stem[:40]}-{clients}-{seed}-{scenario}-{key[:12]}"
+    if shards := _reuse(folder, key):
+        return shards
+    root.mkdir(exist_ok=True)
+    with caching.lock(root / ".lock"):
+        return _reuse(folder, key) or _build(folder, key, data.load(dataset, cache), clients, seed, scenario)
+
+
+def _ready(folder: Path, clients: int | None) -> Shards:
+    found = ready.read(folder, clients)
+    counts = partition.label_counts(found.labels, found.num_classes)
+    return Shards(
+        folder=folder.absolute(),
+        clients=len(counts),
+        seed=None,
+        dataset=found.dataset,
+        num_classes=found.num_classes,
+        input_shape=found.input_shape,
+        counts=_rows(counts),
+        p_value=partition.chi_square_p(counts),
+        test_examples=found.test_examples,
+        sha256=found.sha256,
+    )
+
+
+def _build(folder: Path, key: str, whole: data.Dataset, clients: int, seed: int, scenario: str) -> Shards:
+    """Cut the shards in a folder of their own, which then takes its name in one step."""
+    cut = partition.SCENARIOS[scenario](whole.y_train, clients, seed)
+    labels = [whole.y_train[indices] for indices in cut]
+    for client, mine in enumerate(labels):
+        if not mine.size:
+            raise UserError(f"client {client} of {clients} would hold no examples; ask for fewer clients")
+    counts = partition.label_counts(labels, whole.num_classes)
+    part = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
+    try:
+        header = Header(None, clients, whole.num_classes, whole.name, whole.scale)
+        digest = ready.Digest()
+        for client, indices in enumerate(cut):
+            x, y = whole.x_train[indices], labels[client]
+            write_shard(part / shard_name(client), x, y, replace(header, client=client))
+            digest.add(x, y)
+        write_shard(part / TEST, whole.x_test, whole.y_test, header)
+        digest.add(whole.x_test, whole.y_test)
+        shards = Shards(
+            folder=folder,
+            clients=clients,
+            seed=seed,
+            dataset=whole.name,
+            num_classes=whole.num_classes,
+            input_shape=input_shape(whole.x_train.shape),
+            counts=_rows(counts),
+            p_value=partition.chi_square_p(counts),
+            test_examples=len(whole.y_test),
+            sha256=digest.hexdigest(),
+        )
+        facts = {name: value for name, value in asdict(shards).items() if name != "folder"}
+        index = facts | {
+            "key": key,
+            "scenario": scenario,
+            "crc32": {name: _crc32(part / name) for name in _files(clients)},
+        }
+        (part / INDEX).write_text(json.dumps(index, indent=1) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)  # what is there, if anything, is damaged
+        part.rename(folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return shards
+
+
+def _reuse(folder: Path, key: str) -> Shards | None:
+    """The cached set, if it is there, answers this question, and is whole to the byte."""
+    try:
+        index = json.loads((folder / INDEX).read_text())
+        checks = index.pop("crc32")
+        if index.pop("key") != key or any(_crc32(folder / name) != checks[name] for name in _files(index["clients"])):
+            return None
+        index.pop("scenario")
+        index["input_shape"] = tuple(index["input_shape"])
+        index["counts"] = _rows(index["counts"])
+        return Shards(folder=folder, **index)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _copy(shards: Shards, out: Path) -> Shards:
+    """The same files in the user's folder; those that are there already must be the same."""
+    names = [*_files(shards.clients), INDEX]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        held = [path for path in sorted(out.iterdir()) if path.name in (TEST, INDEX) or PATTERN.fullmatch(path.name)]
+        for path in held:
+            if path.name not in names or not filecmp.cmp(path, shards.folder / path.name, shallow=False):
+                raise UserError(f"{out}: already holds other shards ({path.name}); choose another folder")
+        for name in names:
+            mode = 0o600 if PATTERN.fullmatch(name) else 0o666
+            with (shards.folder / name).open("rb") as source:
+                caching.write(out / name, lambda file, source=source: shutil.copyfileobj(source, file), mode)  # type: ignore[misc]
+    except OSError as error:
+        raise UserError(f"cannot write {error.filename or out} ({error.strerror}); choose another folder") from None
+    return replace(shards, folder=out.absolute())
+
+
+def _files(clients: int) -> list[str]:
+    return [*map(shard_name, range(clients)), TEST]
+
+
+def _rows(counts: Iterable[Iterable[int]]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(int(count) for count in row) for row in counts)
+
+
+def _crc32(path: Path) -> int:
+    """Checksum of a whole file: it finds damage at 1-2 GB/s, where SHA-256 would slow down every start."""
+    value, buffer = 0, bytearray(1 << 20)
+    with path.open("rb", buffering=0) as file:
+        while length := file.readinto(buffer):
+            value = zlib.crc32(memoryview(buffer)[:length], value)
+    return value

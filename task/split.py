@@ -1,0 +1,67 @@
+"""`python -m task.data split`: shards for real clients, the same that a simulation with that seed uses."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from task.errors import UserError
+from task.shards import DEFAULT_CLIENTS, Shards, prepare
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse without the usage lines before an error: one clear line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: without the program's name; None: those of the process.
+
+    Returns:
+        The exit status: 0, or 2 after one line on stderr.
+    """
+    parser = _Parser(prog="python -m task.data", description="Data sets and private shards.")
+    split = parser.add_subparsers(required=True, metavar="command").add_parser(
+        "split", help="cut a data set into private shards and a test set, for real clients"
+    )
+    split.add_argument("--dataset", default="mnist-5k", help="name, .npz file or folder of IDX files (%(default)s)")
+    split.add_argument("--clients", type=int, default=DEFAULT_CLIENTS, help="number of shards (%(default)s)")
+    split.add_argument("--seed", type=int, default=0, help="seed of the simulation to match (%(default)s)")
+    split.add_argument("--out", type=Path, required=True, help="folder for shard-0.npz ... test.npz, shards.json")
+    options = parser.parse_args(arguments)
+    try:
+        shards = prepare(options.dataset, options.clients, options.seed, out=options.out)
+        sys.stdout.write(table(shards))
+        sys.stdout.flush()
+    except UserError as error:
+        sys.stderr.write(f"{split.prog}: {error}\n")
+        return 2
+    except BrokenPipeError:  # the reader (head, less) has seen enough; nothing more can be written at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def table(shards: Shards) -> str:
+    """Label counts per shard, the chi-square p-value and the files, as lines of text."""
+    rows = [["shard", "examples", *(f"{label}" for label in range(shards.num_classes))]]
+    rows += [[f"{client}", f"{sum(row)}", *map(str, row)] for client, row in enumerate(shards.counts)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    last = f"shard-{shards.clients - 1}.npz"
+    return "\n".join(
+        [
+            f"{shards.dataset}: {shards.clients} shards, seed {shards.seed}, {shards.test_examples} test examples",
+            *lines,
+            f"chi-square p-value of the label counts: {shards.p_value:.4g} (1: every shard has the same shares)",
+            f"in {shards.folder}: shard-0.npz ... {last}, test.npz, shards.json\n",
+        ]
+    )
