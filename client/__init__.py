@@ -1,0 +1,1 @@
+"""The private side: one shard of data, local training, nothing else."""

@@ -1,0 +1,116 @@
+"""A Flower NumPyClient that trains on one private shard."""
+
+import time
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flwr.client import NumPyClient
+
+from client.batches import plan
+from client.engine import Engine, engine_for
+from client.local_norm import local_norm
+from task.config import Training
+from task.evaluation import resident
+from task.shardfile import Header, load_shard, read_header
+from task.update import Arrays
+
+
+class Shard(NamedTuple):
+    """One client's private data, in memory."""
+
+    x: Any  # tensor, float32 (n, *input_shape)
+    y: Any  # tensor, int32 (n,)
+    header: Header
+
+    @property
+    def client(self) -> int:
+        """The client's number; 0 for a shard that does not say."""
+        return self.header.client or 0
+
+
+@cache
+def open_shard(file: Path) -> Shard:
+    """Read a shard file, once per process."""
+    return Shard(*resident(*load_shard(file)), read_header(file))
+
+
+class ShardClient(NumPyClient):
+    """Trains and evaluates the arrays that it is given on its own shard; keeps no state between rounds.
+
+    Args:
+        file: the shard, as `task.shards` writes it.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    @cached_property
+    def shard(self) -> Shard:
+        """The private data; opened at first use."""
+        return open_shard(self._file)
+
+    def fit(self, parameters: Arrays, config: dict[str, Any]) -> tuple[Arrays, int, dict[str, Any]]:
+        """Local training: from the global arrays to this client's.
+
+        Args:
+            parameters: the global arrays.
+            config: the fields of `task.config.Training`, and `seed`, `server-round`, `model`,
+                `num-classes` (where the shard does not say), `proximal-mu` (FedProx).
+
+        Returns:
+            The new arrays, num_examples, and the facts `client`, `local_steps`, `local_norm` (left out where it is not
+            defined), `train_loss` (nats), `seconds` and `cpu_seconds` of this call.
+        """
+        wall, cpu = time.perf_counter(), time.process_time()
+        training, mu = training_of(config), float(config.get("proximal-mu", 0.0))
+        seed, server_round = int(config.get("seed", 0)), int(config.get("server-round", 0))
+        shard = self.shard
+        examples = int(shard.y.shape[0])
+        batches = plan(
+            examples,
+            training.batch_size,
+            training.epochs,
+            training.steps,
+            seed=seed,
+            server_round=server_round,
+            client=shard.client,
+        )
+        new, loss = self._engine(config, training, mu).train(
+            parameters, shard.x, shard.y, batches, seed=seed, server_round=server_round, client=shard.client
+        )
+        facts: dict[str, Any] = {"client": shard.client, "local_steps": batches.steps, "train_loss": loss}
+        if training.norm_undefined is None:
+            norm = local_norm(batches.steps, training.momentum, training.learning_rate, mu)
+            if norm is not None:
+                facts["local_norm"] = norm
+        facts["seconds"] = time.perf_counter() - wall
+        facts["cpu_seconds"] = time.process_time() - cpu
+        return new, examples, facts
+
+    def evaluate(self, parameters: Arrays, config: dict[str, Any]) -> tuple[float, int, dict[str, Any]]:
+        """Loss (nats), num_examples and accuracy (0..1) of the given arrays on this client's own shard."""
+        shard = self.shard
+        engine = self._engine(config, training_of(config), 0.0)
+        accuracy, loss = engine.evaluate(parameters, shard.x, shard.y)
+        return loss, int(shard.y.shape[0]), {"client": shard.client, "accuracy": accuracy}
+
+    def _engine(self, config: dict[str, Any], training: Training, mu: float) -> Engine:
+        shape = tuple(int(side) for side in self.shard.x.shape[1:])
+        classes = int(config.get("num-classes") or self.shard.header.num_classes or 0)
+        return engine_for(str(config.get("model", "cnn")), shape, classes, training, mu)
+
+
+def training_of(config: dict[str, Any]) -> Training:
+    """The local training that a round's configuration asks for."""
+    return Training.model_validate({name: config[name] for name in Training.model_fields if name in config})
+
+
+def warm_up(file: Path, config: dict[str, Any]) -> None:
+    """Import, build and trace before the first round asks: train one step on a shard and drop the result."""
+    client = ShardClient(file)
+    engine = client._engine(config, training_of(config), 0.0)
+    batch = int(config.get("batch_size", 32))
+    shard = client.shard
+    batches = plan(int(shard.y.shape[0]), batch, 1, 1, seed=0, server_round=0, client=shard.client)
+    engine.train(engine.initial, shard.x, shard.y, batches, seed=0, server_round=0, client=shard.client)
