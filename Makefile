@@ -25,7 +25,6 @@ env: .venv/.dev
 .venv/.run: requirements.lock
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --require-hashes --requirement requirements.lock
-	$(PY) -m strategies.kernels
 	touch $@
 
 .venv/.dev: .venv/.run requirements-dev.lock

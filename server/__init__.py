@@ -1,0 +1,1 @@
+"""The aggregating side: rounds, evaluation, results."""

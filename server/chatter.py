@@ -1,0 +1,58 @@
+"""Keeps what libraries say out of the user's sight: it goes to run.log, and to the terminal with --verbose."""
+
+import os
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO
+
+
+class Chatter:
+    """While it is open, file descriptors 1 and 2 of this process and its children lead to a log file.
+
+    Attributes:
+        out: the user's stdout.
+        err: the user's stderr.
+    """
+
+    def __init__(self, log: Path, *, verbose: bool) -> None:
+        self.out: TextIO = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding or "utf-8")
+        self.err: TextIO = os.fdopen(os.dup(2), "w", encoding=sys.stderr.encoding or "utf-8")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        self._tee: threading.Thread | None = None
+        if verbose:
+            target = self._copy_to_terminal(target)
+        os.dup2(target, 1)
+        os.dup2(target, 2)
+        os.close(target)
+
+    def _copy_to_terminal(self, log: int) -> int:
+        read, write = os.pipe()
+        terminal = os.dup(self.err.fileno())
+
+        def copy() -> None:
+            while chunk := os.read(read, 65536):
+                os.write(log, chunk)
+                os.write(terminal, chunk)
+
+        self._tee = threading.Thread(target=copy, name="verbose", daemon=True)
+        self._tee.start()
+        return write
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(self.out.fileno(), 1)
+        os.dup2(self.err.fileno(), 2)
+        if self._tee:
+            self._tee.join(timeout=0.5)  # children that still live may hold the other end
+        self.out.flush()
+        self.err.flush()

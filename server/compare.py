@@ -1,0 +1,119 @@
+"""A whole comparison on this machine: check what the user asked for, then open the folder and play."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from server.chatter import Chatter
+from server.machine import Machine, number_of_workers
+from server.play import Play, WarmUp
+from server.record import RunRecord
+from server.results import RunFolder
+from server.screen import open_screen
+from task.config import RunConfig, parse
+from task.errors import UserError
+from task.shards import Shards, prepare
+
+if TYPE_CHECKING:  # Flower is imported when it is needed: start-up counts
+    from flwr.clientapp import ClientApp
+    from rich.console import Console
+
+Cut = dict[tuple[str, int], Shards]
+
+
+def compare(
+    config: RunConfig | None,
+    folder: Path,
+    machine: Machine,
+    client_app: "ClientApp",
+    warm_up: WarmUp,
+    *,
+    command: list[str],
+    started: float,
+) -> int:
+    """Run a comparison.
+
+    Args:
+        config: what to compare; None: go on with the run in `folder`.
+        folder: where the results go.
+        machine: how to run it.
+        client_app: what the clients run.
+        warm_up: `warm_up(shard file, train config)` prepares a worker process; importable by name.
+        command: how the user called, for run.json.
+        started: Unix time of the start of the command.
+
+    Returns:
+        The exit status: 0 if every strategy finished, 1 if one did not, 130 after Ctrl-C.
+
+    Raises:
+        UserError: for everything that only the user can mend.
+    """
+    from strategies.specify import make_strategy
+
+    opened = RunFolder.resume(folder) if config is None else None
+    config = parse(opened.read_run()["config"]) if opened else config
+    assert config is not None
+    for strategy in config.strategies:
+        make_strategy(strategy)
+    _check_norms(config)
+    cut = _cut_shards(config)
+    workers = number_of_workers(machine.workers, _data_bytes(cut))
+    with opened or RunFolder.create(folder) as results, Chatter(results.log_path, verbose=machine.verbose) as chatter:
+        console = _console(chatter, live=not machine.verbose)
+        screen = open_screen(machine.quiet, console, chatter.err)
+        record = RunRecord(results, config, cut, command)
+        if opened:
+            record.check_same_data()
+        try:
+            return Play(config, cut, record, screen, replace(machine, workers=workers), started).run(
+                client_app, warm_up
+            )
+        finally:
+            screen.close()
+            if not machine.quiet:
+                record.tell(console)
+
+
+def _check_norms(config: RunConfig) -> None:
+    from strategies.specify import needs_local_norm
+
+    reason = config.training.norm_undefined
+    for strategy in config.strategies:
+        if reason and needs_local_norm(strategy):
+            raise UserError(
+                f"{strategy} is not defined for {reason}: its local_norm exists for sgd, plain or with momentum; "
+                f"use --optimizer sgd without --nesterov, or leave {strategy} out"
+            )
+
+
+def _cut_shards(config: RunConfig) -> Cut:
+    """The shards of each scenario and seed."""
+    cut = {
+        (scenario, seed): prepare(config.dataset, config.clients, seed, scenario)
+        for scenario in config.scenario
+        for seed in config.seeds
+    }
+    for shards in cut.values():
+        if config.sample and config.sample > shards.clients:
+            raise UserError(f"--sample {config.sample} is more than the {shards.clients} clients of {shards.dataset}")
+    return cut
+
+
+def _data_bytes(cut: Cut) -> int:
+    """What all shards take as float32."""
+    total = 0
+    for shards in cut.values():
+        one = 4
+        for side in shards.input_shape:
+            one *= side
+        total += one * sum(map(sum, shards.counts))
+    return total
+
+
+def _console(chatter: Chatter, *, live: bool) -> "Console":
+    from rich.console import Console
+
+    # rich asks descriptors 0 to 2 for the size, and 1 and 2 are the log now.
+    width = os.get_terminal_size(chatter.out.fileno()).columns if chatter.out.isatty() and not os.isatty(0) else None
+    return Console(file=chatter.out, width=width, force_terminal=None if live else False)

@@ -1,0 +1,96 @@
+"""All contestants of a comparison at once, each in a thread of its own."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from server.checkpoint import digest
+from server.recorder import Recorder
+from server.results import Entry, RoundRow
+from server.rounds import Contestant, Stopped, run_rounds
+from server.stop import Stop
+from task.errors import describe
+from task.update import Arrays
+
+FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a contestant begins: after this round, with these global arrays; -1: before the initial model's row."""
+
+    round: int
+    arrays: Arrays
+
+
+@dataclass
+class Ending:
+    """How a contestant ended: `finished` or the reason why not, and the model that it has."""
+
+    ended: str
+    round: int
+    arrays: Arrays
+    sha256: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sha256 = digest(self.arrays)
+
+
+class Contest:
+    """Plays all contestants to the end.
+
+    Args:
+        contestants: who competes.
+        starts: where each begins.
+        rounds: the last round.
+        recorder: the journal.
+        stop: set from outside to end early; every contestant keeps what it finished.
+    """
+
+    def __init__(
+        self,
+        contestants: list[Contestant],
+        starts: Mapping[Entry, Start],
+        rounds: int,
+        recorder: Recorder,
+        stop: Stop,
+    ) -> None:
+        self._contestants, self._starts, self._rounds = contestants, starts, rounds
+        self._recorder, self._stop = recorder, stop
+        self.endings: dict[Entry, Ending] = {}
+
+    def run(self) -> None:
+        """Play; fills `endings` with one entry a contestant, also when it fails or is stopped."""
+        self._recorder.reached("first messages sent")
+        with ThreadPoolExecutor(len(self._contestants), thread_name_prefix="contestant") as threads:
+            try:
+                list(threads.map(self._play, self._contestants))
+            except BaseException:
+                self._stop.set()  # or leaving the pool would wait for the last round
+                raise
+
+    def _play(self, contestant: Contestant) -> None:
+        entry, start = contestant.entry, self._starts[contestant.entry]
+        last = _Last(self._recorder, start)
+        try:
+            run_rounds(contestant, start.arrays, start.round + 1, self._rounds, last, self._stop)
+        except Stopped as stopped:
+            reason = str(stopped)
+        except Exception as error:  # noqa: BLE001 - one contestant's failure must not end the others
+            reason = describe(error)
+        else:
+            reason = FINISHED
+        self._recorder.ended(entry, None if reason == FINISHED else reason)
+        self.endings[entry] = Ending(reason, max(last.round_number, 0), last.arrays)
+
+
+class _Last:
+    """A journal that passes everything on and remembers the last finished round."""
+
+    def __init__(self, recorder: Recorder, start: Start) -> None:
+        self.client = recorder.client
+        self._recorder, self.round_number, self.arrays = recorder, start.round, start.arrays
+
+    def round(self, row: RoundRow, arrays: Arrays) -> None:
+        self._recorder.round(row, arrays)
+        self.round_number, self.arrays = row.round, arrays

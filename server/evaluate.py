@@ -1,0 +1,64 @@
+"""Central test of global models; the server's only use of TensorFlow."""
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from task.evaluation import Evaluator, resident
+from task.shardfile import TEST, load_test
+from task.update import Arrays
+
+Evaluate = Callable[[Arrays], tuple[float, float]]
+
+
+class TestSets:
+    """Accuracy and loss on the test sets of several shard folders, with one compiled model, one call at a time.
+
+    Args:
+        model: a built Keras model; its weights are whatever came last.
+        folders: each holds test.npz; equal files are kept once.
+        spent: told the wall seconds of each evaluation.
+    """
+
+    __test__ = False  # not a test case, whatever a test runner thinks of the name
+
+    def __init__(self, model: Any, folders: set[Path], spent: Callable[[float], None]) -> None:
+        self._evaluator, self._spent = Evaluator(model), spent
+        self._lock = threading.Lock()
+        self._known: dict[tuple[Path, int], tuple[float, float]] = {}
+        by_content: dict[bytes, Any] = {}
+        self._data: Mapping[Path, Any] = {folder: _once(by_content, folder) for folder in sorted(folders)}
+
+    def on(self, folder: Path) -> Evaluate:
+        """Accuracy (0..1) and mean cross-entropy (nats) on the test set of this folder."""
+
+        def evaluate(arrays: Arrays) -> tuple[float, float]:
+            if known := self._known.get((folder, id(arrays))):
+                return known
+            with self._lock:
+                begun = time.perf_counter()
+                result = self._evaluator(arrays, *self._data[folder])
+                self._spent(time.perf_counter() - begun)
+            return result
+
+        return evaluate
+
+    def remember(self, folder: Path, arrays: Arrays) -> None:
+        """Evaluate arrays that several contestants begin with, once; they must outlive this object."""
+        self._known[folder, id(arrays)] = self.on(folder)(arrays)
+
+    def export(self, arrays: Arrays, file: Path) -> None:
+        """Save the model with these arrays as a `.keras` file."""
+        with self._lock:
+            self._evaluator.model.set_weights(arrays)
+            self._evaluator.model.save(file)
+
+
+def _once(by_content: dict[bytes, Any], folder: Path) -> Any:
+    key = hashlib.sha256((folder / TEST).read_bytes()).digest()
+    if key not in by_content:
+        by_content[key] = resident(*load_test(folder))
+    return by_content[key]

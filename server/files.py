@@ -1,0 +1,114 @@
+"""Files that survive a kill: replaced atomically, or appended line by line; and a folder held by one process."""
+
+import csv
+import fcntl
+import io
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import astuple, fields
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Generic, Literal, TextIO, TypeVar, get_args, get_origin
+
+from task.errors import UserError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Row = TypeVar("Row", bound="DataclassInstance")
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Replace the file's content so that a reader, or a crash, meets the old content or the new, never a mixture."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+class RowFile(Generic[Row]):
+    """One CSV file, open for appending. Not thread-safe by itself: RunFolder locks.
+
+    Every row is one line that ends in a newline, so a last line without one was torn by a kill and is dropped when the
+    file is opened.
+    """
+
+    def __init__(self, path: Path, kind: type[Row]) -> None:
+        self._path = path
+        self._kind: type[Row] = kind
+        self._parsers = {field.name: _parser(field.type) for field in fields(kind)}
+        whole = path.read_bytes().rfind(b"\n") + 1 if path.exists() else 0
+        if whole:
+            os.truncate(path, whole)
+        else:
+            self._replace([])
+        self._file = self._open()
+
+    def append(self, row: Row) -> None:
+        """Add one row; a reader sees it at once."""
+        self._write(self._file, [row])
+        self._file.flush()  # the operating system has it: a killed process loses nothing
+
+    def rewrite(self, rows: Iterable[Row]) -> None:
+        """Replace the file by these rows, atomically."""
+        self._file.close()
+        self._replace(rows)
+        self._file = self._open()
+
+    def read(self) -> list[Row]:
+        """All rows.
+
+        Raises:
+            UserError: the file holds something else than such rows.
+        """
+        with self._path.open(newline="", encoding="utf-8") as file:
+            reader = csv.reader(file)
+            try:
+                if next(reader) != list(self._parsers):
+                    raise ValueError("its columns are not the known ones")
+                return [self._row(cells) for cells in reader]
+            except (ValueError, csv.Error) as error:
+                raise UserError(f"{self._path}: line {reader.line_num} cannot be read: {error}") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _row(self, cells: list[str]) -> Row:
+        return self._kind(**{name: self._parsers[name](text) for name, text in zip(self._parsers, cells, strict=True)})
+
+    def _open(self) -> TextIO:
+        return self._path.open("a", newline="", encoding="utf-8", errors="backslashreplace")
+
+    def _replace(self, rows: Iterable[Row]) -> None:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow(self._parsers)
+        self._write(text, rows)
+        write_atomic(self._path, text.getvalue().encode(errors="backslashreplace"))
+
+    @staticmethod
+    def _write(file: TextIO, rows: Iterable[Row]) -> None:
+        # csv writes floats with repr: they read back to the same bits. None becomes an empty cell.
+        csv.writer(file, lineterminator="\n").writerows(astuple(row) for row in rows)
+
+
+def _parser(kind: Any) -> Callable[[str], Any]:
+    """What turns a cell into a field's value: text, a number, or None for an empty cell where the type allows it."""
+    if isinstance(kind, UnionType):
+        number = next(arg for arg in get_args(kind) if arg is not type(None))
+        return lambda text: number(text) if text else None
+    parser: Callable[[str], Any] = str if get_origin(kind) is Literal else kind
+    return parser
+
+
+def hold(path: Path) -> TextIO:
+    """Take the folder for this process: two runs in one folder would mix their rows. Ends with the process."""
+    lock = (path / ".lock").open("a", encoding="utf-8")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise UserError(f"another process is writing to {path}: wait for it, or choose another folder") from error
+    return lock

@@ -1,0 +1,81 @@
+"""What this machine can carry: how many workers, and whether their memory is there."""
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from platform import python_version
+
+import psutil
+
+from task.errors import UserError
+
+# Resident memory of a process with TensorFlow, Keras, flwr and Ray imported and the default model traced, measured.
+_PROCESS_BYTES = 900 * 2**20
+_PACKAGES = ("flwr", "tensorflow", "keras", "numpy", "llvmlite", "ray", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How this machine is used; none of it changes a result.
+
+    Attributes:
+        workers: processes that train; None: one a core.
+        gpus_per_client: share of a GPU that a client takes; None: 0.2 where there is one.
+        quiet: show failures only.
+        verbose: show the libraries' chatter.
+    """
+
+    workers: int | None = None
+    gpus_per_client: float | None = None
+    quiet: bool = False
+    verbose: bool = False
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_memory() -> int:
+    """Bytes that can still be had, also under a control group's limit."""
+    free = psutil.virtual_memory().available
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    with suppress(OSError, ValueError):  # no such file, or "max" for no limit
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return free
+
+
+def number_of_workers(asked: int | None, data_bytes: int) -> int:
+    """As many workers as were asked for, else one a core, fewer where memory is short.
+
+    Args:
+        asked: `--workers`, if given.
+        data_bytes: what the shards take in a worker that has seen all of them.
+
+    Raises:
+        UserError: if the memory is not there.
+    """
+    each, free = _PROCESS_BYTES + 2 * data_bytes, available_memory()
+    fit = int(free / each) - 1  # the server is one process more
+    if asked is None:
+        if fit >= 1:
+            return min(cores(), fit)
+        raise UserError(f"not enough memory: {_gib(free)} free, {_gib(2 * each)} needed for one worker and the server")
+    if asked > fit:
+        raise UserError(
+            f"not enough memory for {asked} workers: {_gib(free)} free, {_gib((asked + 1) * each)} needed; "
+            f"try --workers {max(fit, 1)}"
+        )
+    return asked
+
+
+def versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
+    """Versions of Python and of the packages that the numbers depend on."""
+    return {"python": python_version(), **{name: metadata.version(name) for name in packages}}
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"

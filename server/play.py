@@ -1,0 +1,208 @@
+"""The run itself: start everything that takes long at once, let all contestants play, keep what they made."""
+
+import signal
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from server.background import Background
+from server.cluster import Cluster
+from server.machine import Machine
+from server.record import RunRecord
+from server.results import Entry
+from server.screen import Screen
+from server.stop import Stop
+from task.config import RunConfig
+from task.errors import UserError, describe
+from task.shardfile import shard_name
+from task.shards import Shards
+
+if TYPE_CHECKING:  # imported when needed, beside each other: start-up counts
+    from flwr.clientapp import ClientApp
+
+    from server.contest import Contest, Start
+    from server.evaluate import TestSets
+    from server.recorder import Recorder
+    from server.workers import WorkerPool
+
+WarmUp = Callable[[Path, dict[str, Any]], None]
+
+
+class Play:
+    """One comparison, from an opened folder to its report.
+
+    Args:
+        config: what to compare.
+        cut: shards by scenario and seed.
+        record: the run's folder and run.json.
+        screen: what the user sees.
+        machine: how this machine is used; `workers` is given.
+        started: Unix time of the start of the command.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        cut: Mapping[tuple[str, int], Shards],
+        record: RunRecord,
+        screen: Screen,
+        machine: Machine,
+        started: float,
+    ) -> None:
+        self._config, self._cut, self._record, self._screen = config, cut, record, screen
+        self._machine, self._started = machine, started
+        self._shards = next(iter(cut.values()))  # all have the same shapes
+        self._entries = [
+            Entry(scenario, strategy, seed)
+            for scenario in config.scenario
+            for strategy in config.strategies
+            for seed in config.seeds
+        ]
+        self._stop = Stop()
+
+    def run(self, client_app: "ClientApp", warm_up: WarmUp) -> int:
+        """Play to the end; the exit status.
+
+        Raises:
+            UserError: for a model or a machine that does not do.
+        """
+        self._screen.note(self._introduction())
+        before = signal.signal(signal.SIGTERM, _interrupt)
+        assert self._machine.workers is not None
+        self._screen.step("starting Ray and its workers, importing TensorFlow")
+        cluster = Cluster(self._machine.workers, verbose=self._machine.verbose)
+        try:
+            from server.recorder import Recorder
+
+            recorder = Recorder(self._record.folder, self._screen, self._entries, self._started)
+            models = Background(partial(self._models, recorder))
+            pool = self._new_pool(client_app, warm_up)
+            recorder.reached("Flower imported")
+            cluster.wait()
+            pool.start()
+            recorder.reached("Ray started")
+            return self._play(pool, client_app, recorder, *models.result())
+        except UserError as error:
+            self._record.fail(str(error))
+            raise
+        except KeyboardInterrupt:
+            self._record.interrupted()
+            return 130
+        finally:
+            signal.signal(signal.SIGTERM, before)
+            cluster.stop()
+
+    def _play(
+        self,
+        pool: "WorkerPool",
+        client_app: "ClientApp",
+        recorder: "Recorder",
+        tests: "TestSets",
+        starts: "Mapping[Entry, Start]",
+        trainable: list[bool],
+    ) -> int:
+        self._record.begin()
+        self._screen.step("warming up the workers")
+        contest, end_simulation = self._contest(pool, client_app, recorder, tests, starts, trainable)
+        pool.wait_warm()
+        recorder.reached("workers imported TensorFlow, built and traced")
+        self._screen.begin(self._entries, self._config.rounds, {entry: start.round for entry, start in starts.items()})
+        try:
+            contest.run()
+        except KeyboardInterrupt:
+            self._stop.set()
+        ending = Background(end_simulation)  # takes as long as the report
+        self._screen.step("writing the models and the report")
+        recorder.write_timing()
+        status = self._record.finish(contest.endings, tests.export, interrupted=self._stop.is_set())
+        ending.result(timeout=5)
+        return status
+
+    def _new_pool(self, client_app: "ClientApp", warm_up: WarmUp) -> "WorkerPool":
+        from server.workers import WorkerPool
+
+        warm = partial(warm_up, self._shards.folder / shard_name(0), self._train_config(self._entries[0]))
+        return WorkerPool(self._machine, client_app, warm, self._screen.note)
+
+    def _models(self, recorder: "Recorder") -> "tuple[TestSets, dict[Entry, Start], list[bool]]":
+        """The test sets, where every contestant begins, and which arrays gradients move."""
+        from server.checkpoint import load_latest
+        from server.contest import Start
+        from server.evaluate import TestSets
+        from strategies.kernels import prepare
+        from strategies.specify import is_ours
+        from task.model import build_model, initial_arrays, trainable_mask
+
+        s, kind = self._shards, self._config.model
+        model = build_model(kind, s.input_shape, s.num_classes)
+        initial = {
+            seed: initial_arrays(build_model(kind, s.input_shape, s.num_classes, seed)) for seed in self._config.seeds
+        }
+        starts = {}
+        for entry in self._entries:
+            # What a strategy of others remembers is in no checkpoint: it begins anew, and comes to the same bits.
+            name = self._record.folder.model_path(entry).stem
+            saved = load_latest(self._record.folder.checkpoints, name) if is_ours(entry.strategy) else None
+            starts[entry] = Start(*saved) if saved else Start(-1, initial[entry.seed])
+        self._record.folder.keep_rounds({entry: start.round for entry, start in starts.items() if start.round >= 0})
+        folders = {shards.folder for shards in self._cut.values()}
+        tests = TestSets(model, folders, recorder.evaluated)
+        for (_, seed), shards in self._cut.items():
+            tests.remember(shards.folder, initial[seed])
+        prepare(self._config.sample or s.clients)
+        recorder.reached("TensorFlow imported, models built and traced")
+        return tests, starts, trainable_mask(model)
+
+    def _contest(
+        self,
+        pool: "WorkerPool",
+        client_app: "ClientApp",
+        recorder: "Recorder",
+        tests: "TestSets",
+        starts: "Mapping[Entry, Start]",
+        trainable: list[bool],
+    ) -> "tuple[Contest, Callable[[], None]]":
+        """The contest, ready to run, and what ends the simulation below it."""
+        from server.contest import Contest
+        from server.rounds import Contestant
+        from server.simulation import Simulation
+        from strategies.specify import make_strategy
+
+        cuts = [self._cut[entry.scenario, entry.seed] for entry in self._entries]
+        simulation = Simulation(pool, client_app, [(cut.folder, cut.clients) for cut in cuts])
+        contestants = [
+            Contestant(
+                entry,
+                make_strategy(entry.strategy, trainable),
+                federation,
+                self._train_config(entry),
+                self._config.sample,
+                tests.on(cut.folder),
+            )
+            for entry, federation, cut in zip(self._entries, simulation.federations, cuts, strict=True)
+        ]
+        simulation.start(lambda error: self._stop.because(f"the simulation ended: {describe(error)}"))
+        return Contest(contestants, starts, self._config.rounds, recorder, self._stop), simulation.stop
+
+    def _train_config(self, entry: Entry) -> dict[str, Any]:
+        """What every train message of a contestant says."""
+        return {
+            **self._config.training.model_dump(exclude_none=True),
+            "model": self._config.model,
+            "num-classes": self._shards.num_classes,
+            "seed": entry.seed,
+        }
+
+    def _introduction(self) -> str:
+        s, workers = self._shards, self._machine.workers
+        sizes = sorted({sum(row) for row in s.counts})
+        size = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
+        return (
+            f"{s.dataset}: {s.clients} clients with {size} examples each, {s.test_examples:,} to test on; "
+            f"labels spread alike: chi-square p = {s.p_value:.3g}; {workers} worker{'s' if workers != 1 else ''}"
+        )
+
+
+def _interrupt(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt

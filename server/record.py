@@ -1,0 +1,110 @@
+"""run.json, the final models, the plot and the report: what is left of a run when it is over."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from server.contest import FINISHED, Ending
+from server.machine import versions
+from server.results import Entry, RunFolder
+from task.config import RunConfig
+from task.errors import UserError
+from task.shards import Shards
+from task.update import Arrays
+
+if TYPE_CHECKING:  # imported when there is something to tell
+    from rich.console import Console
+
+    from server.summary import Outcome
+
+__version__ = "0.1.0"
+
+
+class RunRecord:
+    """Everything about a run except its rows.
+
+    Args:
+        folder: where it is kept.
+        config: what is compared.
+        cut: shards by scenario and seed.
+        command: how the user called.
+    """
+
+    def __init__(
+        self, folder: RunFolder, config: RunConfig, cut: Mapping[tuple[str, int], Shards], command: list[str]
+    ) -> None:
+        self.folder = folder
+        shards = next(iter(cut.values()))
+        self._outcome: Outcome | None = None
+        self._run: dict[str, Any] = {
+            "fedarena": __version__,
+            "command": command,
+            "config": {**config.model_dump(mode="json"), "clients": shards.clients},
+            "versions": versions(),
+            "data": {
+                "sha256": shards.sha256,
+                "p_value": shards.p_value,
+                "counts": shards.counts,
+                "shards": {f"{scenario}/seed{seed}": s.sha256 for (scenario, seed), s in cut.items()},
+            },
+            "results": {},
+            "status": "running",
+            "exit_status": None,
+        }
+
+    def check_same_data(self) -> None:
+        """Refuse to go on with other data than the run began with.
+
+        Raises:
+            UserError: if a hash differs.
+        """
+        before = self.folder.read_run().get("data", {}).get("shards")
+        if before != self._run["data"]["shards"]:
+            raise UserError(
+                f"the data have changed since the run in {self.folder.path} began; start a new run with --out"
+            )
+
+    def begin(self) -> None:
+        """Write run.json, so that a killed run can be resumed."""
+        self.folder.write_run(self._run)
+
+    def fail(self, reason: str) -> None:
+        """The run came to nothing."""
+        self.folder.write_run({**self._run, "status": "failed", "reason": reason, "exit_status": 2})
+
+    def interrupted(self) -> None:
+        """The user ended the run before it began to train."""
+        self.folder.write_run({**self._run, "status": "interrupted", "exit_status": 130})
+
+    def finish(
+        self, endings: Mapping[Entry, Ending], export: Callable[[Arrays, Any], None], *, interrupted: bool
+    ) -> int:
+        """Write the models, run.json, curves.png and report.html; return the exit status."""
+        from server.report import write_report
+        from server.summary import Outcome
+
+        for entry, ending in endings.items():
+            export(ending.arrays, self.folder.model_path(entry))
+            self._run["results"][entry.key] = {"sha256": ending.sha256, "rounds": ending.round, "ended": ending.ended}
+        if interrupted:
+            status, word = 130, "interrupted"
+        elif all(ending.ended == FINISHED for ending in endings.values()):
+            status, word = 0, FINISHED
+        else:
+            status, word = 1, "failed"
+        self._run |= {"status": word, "exit_status": status}
+        self.folder.write_run(self._run)
+        self._outcome = Outcome.read(self.folder)
+        write_report(self.folder, self._outcome)
+        return status
+
+    def tell(self, console: "Console") -> None:
+        """Print the table, who coincided and why, who leads, and where the results are, if it came to results."""
+        if self._outcome is None or not self._outcome.rounds:
+            return
+        from server.summary import summary_table
+
+        table = summary_table(self._outcome.summaries)
+        console.print(table.rich() if console.is_terminal else table.text(), highlight=False)
+        for line in [*(one.sentence for one in self._outcome.same), *self._outcome.verdict]:
+            console.print(line, highlight=False, soft_wrap=not console.is_terminal)
+        console.print(f"Results: {self.folder.path} (open report.html)", highlight=False, soft_wrap=True)

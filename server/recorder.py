@@ -1,0 +1,98 @@
+"""Takes down everything that happens in a comparison: rows, checkpoints, the live view, and where the seconds went."""
+
+import json
+import os
+import threading
+import time
+from dataclasses import asdict, dataclass, replace
+
+from server.checkpoint import save
+from server.files import write_atomic
+from server.results import ClientRow, Entry, RoundRow, RunFolder
+from server.screen import Screen
+from strategies.base import Verdict
+from task.update import Arrays
+
+
+@dataclass
+class Sums:
+    """What was spent so far, over all contestants: the whole run, and since all had finished their first round."""
+
+    client_seconds: float = 0.0  # wall seconds of local training, summed over clients
+    client_cpu_seconds: float = 0.0
+    evaluate_seconds: float = 0.0
+    messages: int = 0
+    at: float = 0.0  # Unix time of the reading
+
+
+class Recorder:
+    """The journal of all contestants; each of them calls it from its own thread.
+
+    Args:
+        folder: where rows and checkpoints go.
+        screen: what the user sees.
+        entries: everyone who competes.
+        started: Unix time of the start of the command.
+    """
+
+    def __init__(self, folder: RunFolder, screen: Screen, entries: list[Entry], started: float) -> None:
+        self._folder, self._screen, self._started = folder, screen, started
+        self._lock = threading.Lock()
+        self._sums = Sums()
+        self._no_first_round = set(entries)
+        self._milestones: dict[str, float] = {}
+        self._first: Sums | None = None
+
+    def reached(self, milestone: str) -> None:
+        """A step of the start-up is through."""
+        self._milestones[milestone] = time.time() - self._started
+
+    def client(self, row: ClientRow, verdict: Verdict) -> None:
+        """One client's part in a round."""
+        with self._lock:
+            self._sums.messages += 1
+            self._sums.client_seconds += verdict.facts.seconds or 0.0
+            self._sums.client_cpu_seconds += verdict.facts.cpu_seconds or 0.0
+        self._folder.write_client(row)
+        self._screen.client(row)
+
+    def evaluated(self, seconds: float) -> None:
+        """An evaluation of a global model took so long."""
+        with self._lock:
+            self._sums.evaluate_seconds += seconds
+
+    def round(self, row: RoundRow, arrays: Arrays) -> None:
+        """A finished round: its row first, then its checkpoint, so that a resume never misses a row."""
+        entry = Entry(row.scenario, row.strategy, row.seed)
+        self._folder.write_round(row)
+        save(self._folder.checkpoints, self._folder.model_path(entry).stem, row.round, arrays)
+        if row.round >= 1:
+            with self._lock:
+                self._no_first_round.discard(entry)
+                if not self._no_first_round and self._first is None:
+                    self._first = replace(self._sums, at=time.time())
+        self._screen.round(row)
+
+    def ended(self, entry: Entry, reason: str | None) -> None:
+        """A contestant is through (None) or cannot go on."""
+        with self._lock:
+            self._no_first_round.discard(entry)
+        self._screen.ended(entry, reason)
+
+    def write_timing(self) -> None:
+        """Write timing.json: Unix times, milestones of the start-up in seconds since its begin, and what was spent."""
+        total, first = replace(self._sums, at=time.time()), self._first
+        timing = {
+            "started": self._started,
+            "milestones": self._milestones,
+            "first_round_all": first.at if first else None,
+            "finished": total.at,
+            "cores": os.cpu_count(),
+            **_without_time(total),
+            "after_first": {k: v - asdict(first)[k] for k, v in _without_time(total).items()} if first else None,
+        }
+        write_atomic(self._folder.path / "timing.json", f"{json.dumps(timing, indent=1)}\n".encode())
+
+
+def _without_time(sums: Sums) -> dict[str, float]:
+    return {name: value for name, value in asdict(sums).items() if name != "at"}

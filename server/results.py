@@ -1,0 +1,223 @@
+"""The files of one run's folder: rows that are appended as they happen, and run.json."""
+
+import json
+import re
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Self
+
+from server.files import RowFile, hold, write_atomic
+from task.errors import UserError
+
+_OTHER = "choose another folder with --out"
+
+Status = Literal["ok", "rejected", "failed"]
+
+
+class Entry(NamedTuple):
+    """One contestant: a strategy in a scenario with a seed."""
+
+    scenario: str
+    strategy: str
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Its name among the results in run.json."""
+        return f"{self.scenario}/{self.strategy}/seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class RoundRow:
+    """A row of rounds.csv; round 0 is the initial model (no clients, no bytes)."""
+
+    scenario: str
+    strategy: str
+    seed: int
+    round: int
+    test_accuracy: float  # share of the test set, 0..1
+    test_loss: float  # mean cross-entropy, nats
+    clients_ok: int
+    clients_rejected: int  # rejected by the gate, or failed
+    bytes_up: int  # model arrays received from clients in this round
+    bytes_down: int  # model arrays sent to clients in this round
+    seconds: float  # wall seconds from sending the round's messages to its evaluation
+
+    @property
+    def entry(self) -> Entry:
+        """The contestant that the row is about."""
+        return Entry(self.scenario, self.strategy, self.seed)
+
+
+@dataclass(frozen=True)
+class ClientRow:
+    """A row of clients.csv: one client in one round. Numbers that a failed client never sent are None."""
+
+    scenario: str
+    strategy: str
+    seed: int
+    round: int
+    client: int
+    num_examples: int | None
+    local_steps: int | None
+    local_norm: float | None  # None where FedNova defines none for the optimizer
+    train_loss: float | None
+    seconds: float | None
+    status: Status
+    reason: str
+
+    @property
+    def entry(self) -> Entry:
+        """The contestant that the row is about."""
+        return Entry(self.scenario, self.strategy, self.seed)
+
+
+class RunFolder:
+    """The folder of one run, held by one process at a time; `create` or `resume` opens it.
+
+    Safe to use from several threads. A context manager: leaving it closes the files and frees the folder.
+
+    Attributes:
+        path: the folder.
+        log_path: run.log, where the chatter of the libraries goes.
+        curves_path: curves.png.
+        report_path: report.html.
+        checkpoints: the folder of the checkpoints; it exists.
+    """
+
+    def __init__(self, path: Path, *, fresh: bool) -> None:
+        self.path = path
+        self.log_path = path / "run.log"
+        self.curves_path = path / "curves.png"
+        self.report_path = path / "report.html"
+        self.checkpoints = path / "checkpoints"
+        self._models = path / "models"
+        self._run = path / "run.json"
+        self._lock = threading.Lock()
+        with ExitStack() as opened:
+            opened.enter_context(hold(path))
+            if fresh and _holds_run(path):
+                raise UserError(f"{path} already holds a run: {_OTHER}, or go on with that run: --resume {path}")
+            self.checkpoints.mkdir(exist_ok=True)
+            self._models.mkdir(exist_ok=True)
+            self._rounds = opened.enter_context(closing(RowFile(path / "rounds.csv", RoundRow)))
+            self._clients = opened.enter_context(closing(RowFile(path / "clients.csv", ClientRow)))
+            self._opened = opened.pop_all()
+
+    @classmethod
+    def create(cls, path: Path) -> Self:
+        """Make the folder of a new run; it may exist, but hold no run.
+
+        Raises:
+            UserError: it cannot be made or written, is no folder, holds another run, or another process uses it.
+        """
+        try:
+            if path.exists() and not path.is_dir():
+                raise UserError(f"{path} is a file, not a folder: {_OTHER}")
+            path.mkdir(parents=True, exist_ok=True)
+            return cls(path, fresh=True)
+        except OSError as error:
+            raise UserError(f"cannot write results to {path} ({error.strerror}): {_OTHER}") from error
+
+    @classmethod
+    def resume(cls, path: Path) -> Self:
+        """Open the folder of an earlier run to go on with it. A row that a kill tore in two is dropped.
+
+        Raises:
+            UserError: there is no run in it, it cannot be written, or another process uses it.
+        """
+        try:
+            if not _holds_run(path):
+                raise UserError(f"there is no run to resume in {path}: --resume takes the folder of an earlier run")
+            return cls(path, fresh=False)
+        except OSError as error:
+            raise UserError(f"cannot write to {path} ({error.strerror}): make it writable to resume its run") from error
+
+    def write_round(self, row: RoundRow) -> None:
+        """Append one row to rounds.csv."""
+        with self._lock:
+            self._rounds.append(row)
+
+    def write_client(self, row: ClientRow) -> None:
+        """Append one row to clients.csv; its reason becomes a single line."""
+        with self._lock:
+            self._clients.append(replace(row, reason=" ".join(row.reason.split())))
+
+    def read_rounds(self) -> list[RoundRow]:
+        """The rows of rounds.csv in the order in which they were written.
+
+        Raises:
+            UserError: the file was changed by hand into something else.
+        """
+        with self._lock:
+            return self._rounds.read()
+
+    def read_clients(self) -> list[ClientRow]:
+        """The rows of clients.csv in the order in which they were written.
+
+        Raises:
+            UserError: the file was changed by hand into something else.
+        """
+        with self._lock:
+            return self._clients.read()
+
+    def keep_rounds(self, last: Mapping[Entry, int]) -> None:
+        """Drop the rows of rounds that will be run again.
+
+        Args:
+            last: per contestant the last round that is finished for good. Rows of later rounds go, and all rows of
+                contestants that are not in it.
+        """
+        with self._lock:
+            self._rounds.rewrite([row for row in self._rounds.read() if row.round <= last.get(row.entry, -1)])
+            self._clients.rewrite([row for row in self._clients.read() if row.round <= last.get(row.entry, -1)])
+
+    def write_run(self, run: Mapping[str, Any]) -> None:
+        """Replace run.json.
+
+        Raises:
+            ValueError: a number in it is not finite, which JSON has no word for.
+        """
+        text = json.dumps(run, indent=2, allow_nan=False, ensure_ascii=False)
+        with self._lock:
+            write_atomic(self._run, f"{text}\n".encode())
+
+    def read_run(self) -> dict[str, Any]:
+        """The content of run.json.
+
+        Raises:
+            UserError: it is missing or broken.
+        """
+        try:
+            run = json.loads(self._run.read_bytes())
+            if not isinstance(run, dict):
+                raise ValueError("not an object")
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self._run} cannot be read: {error}") from error
+        return run
+
+    def model_path(self, entry: Entry) -> Path:
+        """Where the contestant's final model is kept. Characters that a file name had better not hold become `_`."""
+        names = (re.sub(r"[^\w.+-]+", "_", name) for name in (entry.scenario, entry.strategy))
+        return self._models / f"{'-'.join(names)}-seed{entry.seed}.keras"
+
+    def close(self) -> None:
+        """Close the files and free the folder for other processes."""
+        with self._lock:
+            self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _holds_run(path: Path) -> bool:
+    return any((path / name).exists() for name in ("run.json", "rounds.csv"))

@@ -1,0 +1,187 @@
+"""The one adapter to Flower's simulation runtime (flwr 1.41): virtual nodes, message store, worker threads.
+
+`flwr.simulation.run_simulation` is deprecated, polls every 0.1 s and is bound to its own Ray backend, so the pieces
+below it are called here: the in-memory link state and grid, and the runtime loop with our `WorkerPool`. Everything in
+this file rests on internals of flwr; nothing else does.
+"""
+
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Message
+from flwr.app.user_config import UserConfig
+from flwr.clientapp import ClientApp
+from flwr.common.constant import HEARTBEAT_INTERVAL_INF, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, SUPERLINK_NODE_ID
+from flwr.compat.client.run_info_store import DeprecatedRunInfoStore
+from flwr.proto.task_pb2 import Task
+from flwr.server.superlink.fleet.vce.metrics import VceMetrics
+from flwr.server.superlink.fleet.vce.vce_api import run_api
+from flwr.server.superlink.linkstate import InMemoryLinkState, LinkStateFactory
+from flwr.server.superlink.linkstate.in_memory_linkstate import RunRecord
+from flwr.serverapp import Grid
+from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.federation import NoOpFederationManager
+from flwr.superlink.grid import InMemoryGrid
+
+from server.federation import Federation
+from server.workers import WorkerPool
+
+_RUN_ID = _TASK_ID = 1
+
+
+class Doorbell(threading.Event):
+    """Flower's stop event, whose `wait` also ends when a message was stored: its dispatcher then looks at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rung = threading.Semaphore(0)
+
+    def ring(self) -> None:
+        """Wake the one that waits, or the next that would."""
+        self._rung.release()
+
+    def set(self) -> None:
+        """Stop for good."""
+        super().set()
+        self.ring()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Until rung, stopped or timed out; true if stopped."""
+        if self._rung.acquire(timeout=timeout):
+            while self._rung.acquire(blocking=False):
+                pass
+        return self.is_set()
+
+
+class PromptState(InMemoryLinkState):
+    """Flower's in-memory message store, which tells when something came and finds a node's messages directly.
+
+    Flower's own looks through all messages for each node, which with hundreds of nodes costs seconds a look.
+    """
+
+    def __init__(self, doorbell: Doorbell) -> None:
+        super().__init__(NoOpFederationManager(), ObjectStoreFactory().store())
+        self._doorbell = doorbell
+        self._waiting: defaultdict[int, deque[Message]] = defaultdict(deque)
+        self._bells: dict[int, threading.Event] = {}
+
+    def store_message_ins(self, message: Message) -> str | None:
+        """Store a message to a node and wake the dispatcher."""
+        stored: str | None = super().store_message_ins(message)
+        if stored:
+            self._waiting[message.metadata.dst_node_id].append(message)
+            self._doorbell.ring()
+        return stored
+
+    def get_message_ins(self, node_id: int, limit: int | None, *, run_id: int | None = None) -> list[Message]:  # noqa: ARG002
+        """The next messages of a node, in the order in which they were stored."""
+        queue, taken = self._waiting[node_id], list[Message]()
+        while queue and (limit is None or len(taken) < limit):
+            message = queue.popleft()
+            message.metadata.delivered_at = "simulation"
+            taken.append(message)
+        return taken
+
+    def store_message_res(self, message: Message) -> str | None:
+        """Store a reply and wake whoever waits for one from this node."""
+        stored: str | None = super().store_message_res(message)
+        self._bells[message.metadata.src_node_id].set()
+        return stored
+
+    def bell_for(self, nodes: Iterable[int]) -> Callable[[float], None]:
+        """A `wait(seconds)` that ends when one of these nodes has replied since the last one."""
+        bell = threading.Event()
+        self._bells.update(dict.fromkeys(nodes, bell))
+
+        def wait(seconds: float) -> None:
+            bell.wait(seconds)
+            bell.clear()
+
+        return wait
+
+
+class Simulation:
+    """Virtual nodes of several federations over one pool of workers.
+
+    Every federation has nodes of its own, so that what a client keeps between rounds stays its strategy's.
+
+    Args:
+        pool: a started worker pool.
+        client_app: what the nodes run.
+        federations: of each the folder of shards and the number of clients.
+    """
+
+    def __init__(self, pool: WorkerPool, client_app: ClientApp, federations: list[tuple[Path, int]]) -> None:
+        self._pool, self._app = pool, client_app
+        self._doorbell = Doorbell()
+        self._state = PromptState(self._doorbell)
+        self._factory = LinkStateFactory(FLWR_IN_MEMORY_DB_NAME, NoOpFederationManager(), ObjectStoreFactory())
+        self._factory.state_instance = self._state
+        self._run = self._register_run()
+        self._stores: dict[int, Any] = {}
+        self._partitions: dict[int, int] = {}
+        self._grid = InMemoryGrid(state_factory=self._factory)
+        self._grid.set_run(self._run)
+        self.federations = [self._register_nodes(*federation) for federation in federations]
+        self._thread: threading.Thread | None = None
+
+    def _register_run(self) -> Run:
+        run = Run.create_empty(run_id=_RUN_ID)
+        run.primary_task_id = _TASK_ID
+        run.federation_id = NOOP_FEDERATION_ID
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = _TASK_ID, _RUN_ID, SUPERLINK_NODE_ID
+        self._state.run_ids[_RUN_ID] = RunRecord(run=run)
+        self._state.task_store[_TASK_ID] = Task(task_id=_TASK_ID, run_id=_RUN_ID)
+        return run
+
+    def _register_nodes(self, folder: Path, clients: int) -> Federation:
+        nodes = {}
+        for client in range(clients):
+            key = len(self._stores).to_bytes(32, "big")
+            node = self._state.create_node(
+                NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, heartbeat_interval=HEARTBEAT_INTERVAL_INF
+            )
+            self._state.acknowledge_node_heartbeat(node_id=node, heartbeat_interval=HEARTBEAT_INTERVAL_INF)
+            config: UserConfig = {"partition-id": client, "num-partitions": clients, "shards": str(folder)}
+            store = DeprecatedRunInfoStore(node_id=node, node_config=config)
+            store.register_context(run_id=_RUN_ID, run=self._run)
+            self._stores[node], self._partitions[node], nodes[client] = store, client, node
+        return Federation(self._grid, nodes, self._state.bell_for(nodes.values()))
+
+    @property
+    def grid(self) -> Grid:
+        """Carries the messages of all federations."""
+        return self._grid
+
+    def start(self, failed: Callable[[BaseException], None]) -> None:
+        """Let messages flow; `failed` hears of an end of the runtime that nobody asked for."""
+
+        def work() -> None:
+            try:
+                run_api(
+                    lambda: self._app,
+                    lambda: self._pool,
+                    self._partitions,
+                    self._factory,
+                    self._stores,
+                    self._doorbell,
+                    VceMetrics(),
+                )
+            except BaseException as error:  # noqa: BLE001 - a thread has nobody above it to tell
+                failed(error)
+
+        self._thread = threading.Thread(target=work, name="flower-simulation", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the runtime and the workers, at once."""
+        self._doorbell.set()
+        self._pool.terminate()
+        if self._thread:
+            self._thread.join()

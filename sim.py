@@ -1,0 +1,87 @@
+"""`python sim.py`: compare aggregation strategies on this machine, round by round and on equal terms."""
+
+import os
+import sys
+import time
+
+_STARTED = time.time()
+
+# Before any library reads them: no telemetry, no update check, nothing that needs a network.
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import argparse  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+from task.errors import UserError  # noqa: E402
+from task.options import Parser, add_run_options, config_from, fail, given_run_options  # noqa: E402
+
+PROGRAM = "sim.py"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the comparison; the exit status is 0 only if every strategy finished."""
+    given = vars(_parser().parse_args(arguments))
+    try:
+        return _run(given)
+    except UserError as error:
+        return fail(PROGRAM, error)
+
+
+def _run(given: dict[str, Any]) -> int:
+    out, resume = given.pop("out", None), given.pop("resume", None)
+    if resume is not None and (clash := given_run_options(given) + (["--out"] if out else [])):
+        raise UserError(f"--resume goes on with the configuration of {resume}; leave out {', '.join(clash)}")
+    config = None if resume is not None else config_from(given)
+
+    from client.app import app
+    from client.trainer import warm_up
+    from server.compare import compare
+    from server.machine import Machine
+
+    machine = Machine(
+        workers=given.get("workers"),
+        gpus_per_client=given.get("gpus_per_client"),
+        quiet=given.get("quiet", False),
+        verbose=given.get("verbose", False),
+    )
+    folder = Path(resume or out or time.strftime("runs/%Y%m%d-%H%M%S"))
+    command = ["python", PROGRAM, *sys.argv[1:]]
+    return compare(config, folder, machine, app, warm_up, command=command, started=_STARTED)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog=PROGRAM,
+        description="Compare federated aggregation strategies on this machine, round by round and on equal terms.",
+    )
+    add_run_options(parser)
+    group = parser.add_argument_group("this run")
+
+    def add(name: str, text: str, **kind: Any) -> None:
+        group.add_argument(name, default=argparse.SUPPRESS, help=text, **kind)
+
+    add("--out", "where the results go; default: runs/<time>", metavar="DIR")
+    add("--resume", "go on with the run in this folder", metavar="DIR")
+    add("--workers", "processes that train; default: one a core", type=_positive, metavar="N")
+    add(
+        "--gpus-per-client",
+        "share of a GPU for each client; default: 0.2 where there is one",
+        type=float,
+        metavar="F",
+    )
+    add("--quiet", "show failures only", action="store_true")
+    add("--verbose", "show what Flower, Ray and TensorFlow say, too", action="store_true")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, not {text!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""From what the user wrote to a strategy: a name of ours, or the dotted path of any Flower message-API strategy."""
+
+import difflib
+import importlib
+import inspect
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from flwr.serverapp.strategy import FedAvg, Strategy
+
+from strategies import REGISTRY
+from strategies.base import rule_options
+from task.errors import UserError, describe
+
+# A comparison decides itself who takes part, and evaluates centrally; Flower's own minima would only make it wait.
+_FLOWER_DEFAULTS: dict[str, Any] = {
+    "fraction_train": 1.0,
+    "min_train_nodes": 1,
+    "min_available_nodes": 1,
+}
+
+
+def make_strategy(specification: str, trainable: Sequence[bool] | None = None) -> Strategy:
+    """A fresh strategy.
+
+    Args:
+        specification: "NAME" or "package.module.Class", with options as "NAME:option=value,option=value"; values are
+            read as JSON and otherwise as text.
+        trainable: which arrays of the model gradients move, for rules that treat the others differently.
+
+    Raises:
+        UserError: one line, with the nearest name for an unknown one.
+    """
+    name, _, text = specification.partition(":")
+    options = _parse_options(specification, text)
+    if name in REGISTRY:
+        kind: type[Strategy] = REGISTRY[name]
+        known = rule_options(REGISTRY[name].rule)
+        if "trainable" in known:
+            options.setdefault("trainable", trainable)
+        known |= _arguments(FedAvg)
+    else:
+        kind = _import_strategy(name)
+        known = _arguments(kind)
+    if unknown := sorted(options.keys() - known):
+        near = difflib.get_close_matches(unknown[0], known, 1)
+        raise UserError(
+            f"strategy {name} has no option {unknown[0]!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+        )
+    defaults = {key: value for key, value in _FLOWER_DEFAULTS.items() if key in known}
+    try:
+        return kind(**{**defaults, **options})
+    except Exception as error:  # the user's choice of class or options is the user's to mend
+        raise UserError(f"strategy {specification}: {describe(error)}") from error
+
+
+def is_ours(specification: str) -> bool:
+    """Whether it names a strategy of REGISTRY; what others remember between rounds is not known here."""
+    return specification.partition(":")[0] in REGISTRY
+
+
+def needs_local_norm(specification: str) -> bool:
+    """Whether the strategy asks every client for FedNova's a_i."""
+    shell = REGISTRY.get(specification.partition(":")[0])
+    return shell is not None and "local_norm" in shell.needs
+
+
+def _parse_options(specification: str, text: str) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for part in filter(None, text.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals or not key:
+            raise UserError(f"strategy {specification}: options are written as NAME:option=value,option=value")
+        try:
+            options[key] = json.loads(value)
+        except json.JSONDecodeError:
+            options[key] = value
+    return options
+
+
+def _import_strategy(path: str) -> type[Strategy]:
+    module_name, dot, class_name = path.rpartition(".")
+    if not dot:
+        near = difflib.get_close_matches(path, REGISTRY, 1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise UserError(
+            f"unknown strategy {path!r}; {hint}there are {', '.join(REGISTRY)}, or any of Flower's by its dotted path"
+        )
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except Exception as error:  # an import runs the user's code, which may raise anything
+        raise UserError(f"strategy {path}: {describe(error)}") from error
+    if not (inspect.isclass(found) and issubclass(found, Strategy)):
+        raise UserError(f"strategy {path} is not a subclass of flwr.serverapp.strategy.Strategy")
+    return found
+
+
+def _arguments(kind: type[Strategy]) -> set[str]:
+    """Names that the constructor takes, also through the **kwargs of a subclass."""
+    names: set[str] = set()
+    for base in kind.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+        names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {"self"}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return names

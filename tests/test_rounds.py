@@ -1,0 +1,230 @@
+"""The round loop: rows, sampling, failures, streaming, stopping, checkpoints."""
+
+import threading
+import weakref
+
+import numpy as np
+import pytest
+from inline_grid import InlineGrid, mover
+
+from server import checkpoint
+from server.contest import FINISHED, Contest, Start
+from server.federation import Federation
+from server.results import Entry
+from server.rounds import Contestant, Stopped, choose, run_rounds
+from server.stop import Stop
+from strategies.specify import make_strategy
+from task import wire
+
+X = [np.zeros((2, 2), np.float32)]
+
+
+class Notes:
+    """A journal that keeps everything."""
+
+    def __init__(self):
+        self.clients, self.rounds, self.models, self.ends = [], [], [], {}
+
+    def client(self, row, verdict):
+        self.clients.append(row)
+
+    def round(self, row, arrays):
+        self.rounds.append(row)
+        self.models.append(arrays)
+
+    def reached(self, milestone): ...
+
+    def ended(self, entry, reason):
+        self.ends[entry] = reason
+
+
+def contestant(grid: InlineGrid, strategy: str = "fedavg", sample: int | None = None, seed: int = 0) -> Contestant:
+    return Contestant(
+        Entry("iid", strategy, seed),
+        make_strategy(strategy),
+        Federation(grid, grid.nodes, lambda seconds: None),
+        {"epochs": 1, "seed": seed},
+        sample,
+        lambda arrays: (float(arrays[0][0, 0]) / 100, 1.0),
+    )
+
+
+def play(grid, strategy="fedavg", rounds=3, **options):
+    notes = Notes()
+    final = run_rounds(contestant(grid, strategy, **options), X, 0, rounds, notes, Stop())
+    return final, notes
+
+
+def test_rows_of_rounds_and_clients():
+    grid = InlineGrid({0: mover(1, 10, number=0), 1: mover(3, 30, number=1)})
+    final, notes = play(grid, "weighted")
+    assert final[0].tolist() == [[7.5, 7.5], [7.5, 7.5]]
+    assert [row.round for row in notes.rounds] == [0, 1, 2, 3]
+    assert [row.test_accuracy for row in notes.rounds] == [0, 0.025, 0.05, 0.075]
+    assert (notes.rounds[0].clients_ok, notes.rounds[0].bytes_up) == (0, 0)
+    sent = len(X[0].tobytes()) + 128  # an .npy header
+    assert {(r.clients_ok, r.clients_rejected, r.bytes_up, r.bytes_down) for r in notes.rounds[1:]} == {
+        (2, 0, 2 * sent, 2 * sent)
+    }
+    rows = sorted(notes.clients, key=lambda row: (row.round, row.client))[:2]
+    assert [(r.round, r.client, r.num_examples, r.local_steps, r.local_norm, r.status) for r in rows] == [
+        (1, 0, 10, 3, 1.0, "ok"),
+        (1, 1, 30, 3, 1.0, "ok"),
+    ]
+    assert [config["server-round"] for config in grid.configs] == [1, 1, 2, 2, 3, 3]
+
+
+def failing(rounds: set[int]):
+    def fit(arrays, config):
+        if config["server-round"] in rounds:
+            raise OSError("shard gone")
+        return mover(1)(arrays, config)
+
+    return fit
+
+
+def test_a_client_that_raises_is_named_and_the_round_goes_on():
+    final, notes = play(InlineGrid({0: mover(1), 1: failing({2}), 2: mover(1)}))
+    assert final[0][0, 0] == 3
+    bad = [row for row in notes.clients if row.status != "ok"]
+    assert [(row.round, row.client, row.status, row.reason) for row in bad] == [(2, 1, "failed", "OSError: shard gone")]
+    assert [(row.clients_ok, row.clients_rejected) for row in notes.rounds] == [(0, 0), (3, 0), (2, 1), (3, 0)]
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedmedian", "fednova", "flwr.serverapp.strategy.FedAvg"])
+def test_without_a_valid_update_the_contestant_stops_with_what_it_has(strategy):
+    notes = Notes()
+    with pytest.raises(Stopped, match="round 2 brought no valid update from 2 clients"):
+        run_rounds(contestant(InlineGrid({0: failing({2}), 1: failing({2})}), strategy), X, 0, 5, notes, Stop())
+    assert [row.round for row in notes.rounds] == [0, 1]
+    assert [row.status for row in notes.clients if row.round == 2] == ["failed", "failed"]
+
+
+def test_poison_never_reaches_a_strategy_of_others():
+    poison = lambda arrays, config: ([a * np.nan for a in arrays], 10, {"client": 1})  # noqa: E731
+    final, notes = play(InlineGrid({0: mover(1, norm=None), 1: poison}), "flwr.serverapp.strategy.FedAvg")
+    assert final[0].tolist() == [[3, 3], [3, 3]]
+    assert {row.status for row in notes.clients if row.client == 1} == {"rejected"}
+
+
+def test_strategies_of_others_hold_their_state_and_keep_the_models_dtype():
+    final, _ = play(InlineGrid({0: mover(1), 1: mover(2)}), "flwr.serverapp.strategy.FedAdam:eta=0.5")
+    assert final[0].dtype == np.float32
+    assert final[0][0, 0] > 0
+
+
+def test_a_strategy_that_raises_stops_itself_alone():
+    with pytest.raises(Stopped, match="the strategy failed in round 1: "):
+        play(InlineGrid({0: mover(1)}), "flwr.serverapp.strategy.QFedAvg:client_learning_rate=0.1")
+
+
+def test_replies_in_any_order_give_the_same_bits():
+    random = np.random.default_rng(1)
+    noise = {k: random.normal(size=(2, 2)).astype(np.float32) for k in range(7)}
+
+    def noisy(k):
+        return lambda arrays, config: ([arrays[0] + noise[k]], 10 + k, {"client": k, "local_norm": 1.0 + k})
+
+    def shuffled(replies):
+        return [replies[i] for i in random.permutation(len(replies))]
+
+    for strategy in ("fedavg", "weighted", "fednova", "fedmedian", "flwr.serverapp.strategy.FedAvg"):
+        plain, _ = play(InlineGrid({k: noisy(k) for k in range(7)}), strategy)
+        for _ in range(5):
+            mixed, _ = play(InlineGrid({k: noisy(k) for k in range(7)}, shuffled), strategy)
+            assert mixed[0].tobytes() == plain[0].tobytes()
+
+
+def test_sampled_clients_are_the_same_for_every_strategy_and_change_with_round_and_seed():
+    asked = {}
+    for strategy in ("fedavg", "fedmedian", "flwr.serverapp.strategy.FedAvg"):
+        grid = InlineGrid({k: mover(1, number=k) for k in range(10)})
+        play(grid, strategy, sample=4)
+        asked[strategy] = [sorted(nodes) for nodes in grid.asked]
+    assert asked["fedavg"] == asked["fedmedian"] == asked["flwr.serverapp.strategy.FedAvg"]
+    assert all(len(nodes) == 4 for nodes in asked["fedavg"])
+    assert len({tuple(nodes) for nodes in asked["fedavg"]}) > 1
+    assert choose(10, 4, 0, 1) != choose(10, 4, 1, 1)
+    assert choose(3, None, 0, 1) == choose(3, 5, 0, 1) == [0, 1, 2]
+
+
+def test_means_hold_one_model_and_not_one_per_client(monkeypatch):
+    """While 40 clients report one after the other, few of their arrays are alive at any time."""
+    received = weakref.WeakValueDictionary()
+    read = wire.read_reply
+
+    def remember(message):
+        update, facts = read(message)
+        received[len(received_ever)] = update.arrays[0]
+        received_ever.append(None)
+        return update, facts
+
+    monkeypatch.setattr(wire, "read_reply", remember)
+    most = {}
+    for strategy in ("fedavg", "weighted", "fednova", "fedmedian"):
+        received_ever: list[None] = []
+        chosen = contestant(InlineGrid({k: mover(1, number=k) for k in range(40)}), strategy)
+        alive, all_at_once = [], chosen.federation.grid.pull_messages
+
+        def one_at_a_time(ids, alive=alive, all_at_once=all_at_once):
+            alive.append(len(received))
+            return all_at_once(sorted(ids)[:1])
+
+        chosen.federation.grid.pull_messages = one_at_a_time
+        run_rounds(chosen, X, 0, 1, Notes(), Stop())
+        most[strategy] = max(alive)
+    assert most["fedmedian"] >= 39  # it needs them all: the count works
+    assert max(most[name] for name in ("fedavg", "weighted", "fednova")) <= 12
+
+
+def test_stop_ends_a_waiting_contestant_at_once():
+    grid = InlineGrid({0: mover(1)})
+    grid.pull_messages = lambda ids: []
+    stop, notes = Stop(), Notes()
+    chosen = contestant(grid)
+    contest = Contest([chosen], {chosen.entry: Start(-1, X)}, 3, notes, stop)
+    threading.Timer(0.2, stop.set).start()
+    contest.run()
+    assert contest.endings[chosen.entry].ended == "interrupted"
+    assert contest.endings[chosen.entry].round == 0
+    assert notes.ends == {chosen.entry: "interrupted"}
+
+
+def test_a_contest_goes_on_from_where_each_contestant_was():
+    def new(strategy):
+        return contestant(InlineGrid({0: mover(1), 1: mover(3)}), strategy)
+
+    whole, part = new("weighted"), new("weighted")
+    notes = Notes()
+    contest = Contest([whole], {whole.entry: Start(-1, X)}, 4, notes, Stop())
+    contest.run()
+    resumed = Contest([part], {part.entry: Start(2, notes.models[2])}, 4, Notes(), Stop())
+    resumed.run()
+    assert resumed.endings[part.entry].sha256 == contest.endings[whole.entry].sha256
+    assert contest.endings[whole.entry].ended == FINISHED
+
+
+# Checkpoints --------------------------------------------------------------------------------------------------------
+
+
+def test_checkpoints_keep_the_last_two_and_pass_over_a_torn_one(tmp_path):
+    for server_round in range(12):
+        checkpoint.save(tmp_path, "iid-fedavg-seed1", server_round, [np.full(3, server_round, np.float32), *X])
+    checkpoint.save(tmp_path, "iid-fedavg-seed11", 99, X)
+    assert len(list(tmp_path.iterdir())) == 3
+    server_round, arrays = checkpoint.load_latest(tmp_path, "iid-fedavg-seed1")
+    assert (server_round, arrays[0].tolist()) == (11, [11, 11, 11])
+    newest = tmp_path / "iid-fedavg-seed1.000011.npz"
+    whole = newest.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", whole.replace(np.float32(11).tobytes(), np.float32(12).tobytes())):
+        newest.write_bytes(damaged)
+        assert checkpoint.load_latest(tmp_path, "iid-fedavg-seed1")[0] == 10
+    assert checkpoint.load_latest(tmp_path, "iid-fedmedian-seed1") is None
+
+
+def test_digest_is_over_c_order_bytes():
+    import hashlib
+
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    assert checkpoint.digest([array]) == hashlib.sha256(array.tobytes()).hexdigest()
+    assert checkpoint.digest([array.T]) == hashlib.sha256(np.ascontiguousarray(array.T).tobytes()).hexdigest()

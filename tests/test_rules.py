@@ -1,0 +1,243 @@
+"""What the rules compute: closed forms, and one conformance suite over everything in REGISTRY."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from strategies import REGISTRY, Update, aggregate
+
+MEANS = ["fedavg", "weighted", "fednova"]
+ALL = sorted(REGISTRY)
+
+finite32 = st.floats(-(2.0**100), 2.0**100, width=32)  # subnormals and both zeros, too
+
+
+def vector(*values: float, dtype: type = np.float32) -> list[np.ndarray]:
+    return [np.array(values, dtype=dtype)]
+
+
+@st.composite
+def federations(draw, dtype=np.float32, elements=finite32):
+    """A global model of two arrays, and updates of one to nine clients."""
+    shapes = draw(st.lists(hnp.array_shapes(min_dims=0, max_dims=2, max_side=3), min_size=1, max_size=2))
+
+    def model():
+        return [draw(hnp.arrays(dtype, shape, elements=elements)) for shape in shapes]
+
+    updates = [
+        Update(model(), draw(st.integers(1, 2000)), draw(st.floats(0.5, 100)), client)
+        for client in range(draw(st.integers(1, 9)))
+    ]
+    return model(), updates
+
+
+def same_bits(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
+    return all(
+        a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+# Closed forms -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "expected"), [("fednova", [2, 2]), ("weighted", [1.5, 2.5]), ("fedavg", [1.5, 2.5])])
+def test_two_clients_with_unequal_steps(name, expected):
+    updates = [Update(vector(2, 1), 10, 1.0, 0), Update(vector(1, 4), 10, 3.0, 1)]
+    assert aggregate(name, vector(1, 1), updates)[0].tolist() == expected
+
+
+def test_weighted_counts_examples_and_fedavg_does_not():
+    updates = [Update(vector(0), 1, 1.0), Update(vector(4), 3, 1.0)]
+    assert aggregate("weighted", vector(9), updates)[0].tolist() == [3]
+    assert aggregate("fedavg", vector(9), updates)[0].tolist() == [2]
+
+
+def test_median_is_the_middle_or_the_mean_of_the_two_middles():
+    three = [Update(vector(*v), 1) for v in [(2, 1), (1, 4), (9, 2)]]
+    assert aggregate("fedmedian", vector(0, 0), three)[0].tolist() == [2, 2]
+    assert aggregate("fedmedian", vector(0, 0), three[:2])[0].tolist() == [1.5, 2.5]
+
+
+def _rounds(name: str, rounds: int) -> float:
+    """F_i(x) = (x - e_i)^2 / 2 with full gradients of rate .01; e = (0, 1), tau = (2, 8), p = (1/2, 1/2)."""
+    x = vector(0.9, dtype=np.float64)
+    for _ in range(rounds):
+        updates = []
+        for e, tau in [(0.0, 2), (1.0, 8)]:
+            local = e + (x[0] - e) * 0.99**tau
+            updates.append(Update([local], 100, float(tau)))
+        x = aggregate(name, x, updates)
+    return float(x[0][0])
+
+
+@pytest.mark.parametrize(("name", "fixed_point"), [("weighted", 0.795173), ("fednova", 0.492526)])
+def test_fixed_point_of_unequal_work(name, fixed_point):
+    """The true optimum is .5: the weighted mean drifts to the client that works more, FedNova does not."""
+    assert _rounds(name, 600) == pytest.approx(fixed_point, abs=1e-6)
+
+
+def test_first_step_of_unequal_work():
+    c = [1 - 0.99**2, 1 - 0.99**8]
+    deltas = [c[0] * (0 - 0.9), c[1] * (1 - 0.9)]
+    assert _rounds("weighted", 1) == pytest.approx(0.9 + sum(deltas) / 2, abs=1e-12)
+    tau_eff = (2 + 8) / 2
+    assert _rounds("fednova", 1) == pytest.approx(0.9 + tau_eff * (deltas[0] / 2 + deltas[1] / 8) / 2, abs=1e-12)
+
+
+@given(federations())
+def test_fedavg_and_weighted_are_the_exact_mean_rounded_once(federation):
+    x, updates = federation
+    for name, weights in [("fedavg", [1] * len(updates)), ("weighted", [u.num_examples for u in updates])]:
+        for i, new in enumerate(aggregate(name, x, updates)):
+            for place in np.ndindex(new.shape):
+                values = [Fraction(float(u.arrays[i][place])) for u in updates]
+                exact = sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
+                assert new[place] == np.float32(float(exact))
+
+
+@given(federations(elements=st.floats(-10, 10, width=32)))
+def test_fednova_follows_its_equation(federation):
+    x, updates = federation
+    n = sum(u.num_examples for u in updates)
+    p = [u.num_examples / n for u in updates]
+    tau_eff = sum(pi * u.local_norm for pi, u in zip(p, updates, strict=True))
+    for i, new in enumerate(aggregate("fednova", x, updates)):
+        start = x[i].astype(np.float64)
+        steps = sum(pi * (start - u.arrays[i]) / u.local_norm for pi, u in zip(p, updates, strict=True))
+        np.testing.assert_allclose(new, start - tau_eff * steps, rtol=1e-5, atol=1e-4)
+
+
+# Laws between the rules ---------------------------------------------------------------------------------------------
+
+
+@given(federations(), st.floats(0.5, 100))
+def test_equal_norms_make_fednova_the_weighted_mean_to_the_bit(federation, norm):
+    x, updates = federation
+    equal = [Update(u.arrays, u.num_examples, norm, u.client) for u in updates]
+    assert same_bits(aggregate("fednova", x, equal), aggregate("weighted", x, equal))
+
+
+@given(federations(), st.integers(1, 5000))
+def test_equal_examples_make_the_weighted_mean_the_plain_one_to_the_bit(federation, n):
+    x, updates = federation
+    equal = [Update(u.arrays, n, u.local_norm, u.client) for u in updates]
+    assert same_bits(aggregate("weighted", x, equal), aggregate("fedavg", x, equal))
+
+
+def test_fednova_averages_what_gradients_do_not_move():
+    updates = [Update(vector(2) + vector(2), 10, 1.0), Update(vector(4) + vector(4), 10, 3.0)]
+    moved, counted = aggregate("fednova", vector(1) + vector(1), updates, trainable=[True, False])
+    assert moved.tolist() == [3.0]  # 1 + 2 * (1/2 * 1/1 + 1/2 * 3/3)
+    assert counted.tolist() == [3.0]
+    assert aggregate("fednova", vector(1), [Update(vector(2), 10, 1.0), Update(vector(7), 10, 3.0)])[0] == [4.0]
+
+
+# Conformance: whatever is in REGISTRY -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ALL)
+@given(federation=federations(), random=st.randoms(use_true_random=False))
+def test_order_of_updates_does_not_matter_to_the_bit(name, federation, random):
+    x, updates = federation
+    shuffled = random.sample(updates, len(updates))
+    unnumbered = [Update(u.arrays, u.num_examples, u.local_norm) for u in shuffled]
+    expected = aggregate(name, x, updates)
+    assert same_bits(expected, aggregate(name, x, shuffled))
+    assert same_bits(expected, aggregate(name, x, unnumbered))
+
+
+@pytest.mark.parametrize("name", ALL)
+@given(federation=federations(), random=st.randoms(use_true_random=False))
+def test_a_stream_in_any_order_gives_the_same_bits(name, federation, random):
+    """The running server does not sort: replies are aggregated as they come."""
+    x, updates = federation
+    rule = REGISTRY[name].rule
+    stream = iter(random.sample(updates, len(updates)))
+    assert same_bits(rule(x, stream), aggregate(name, x, updates))
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@given(data=st.data())
+def test_nobody_moved(name, dtype, data):
+    width = np.dtype(dtype).itemsize * 8
+    x, updates = data.draw(federations(dtype, st.floats(-1000, 1000, width=width)))
+    unmoved = [Update([a.copy() for a in x], u.num_examples, u.local_norm) for u in updates]
+    result = aggregate(name, x, unmoved)
+    assert all(np.array_equal(new, old) for new, old in zip(result, x, strict=True))
+
+
+@pytest.mark.parametrize("name", ALL)
+@given(federation=federations())
+def test_inputs_stay_and_shapes_and_dtypes_are_kept(name, federation):
+    x, updates = federation
+    before = [a.tobytes() for u in updates for a in u.arrays] + [a.tobytes() for a in x]
+    result = aggregate(name, x, updates)
+    assert [a.tobytes() for u in updates for a in u.arrays] + [a.tobytes() for a in x] == before
+    assert all(isinstance(new, np.ndarray) for new in result)
+    assert [(new.shape, new.dtype) for new in result] == [(old.shape, old.dtype) for old in x]
+    assert not any(np.shares_memory(new, a) for new in result for u in updates for a in u.arrays)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_integer_arrays_keep_their_dtype(name):
+    """A step counter, say: the result is a whole number between the clients'."""
+    x = [np.array([5, 5], dtype=np.int64), np.zeros(2, np.float32)]
+    updates = [Update([np.array(v), np.ones(2, np.float32)], 10, 1.0) for v in ([6, 8], [7, 8], [9, 8])]
+    counter, _ = aggregate(name, x, updates)
+    assert counter.dtype == np.int64
+    assert counter.tolist() == [7, 8]
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_names_the_client(name, bad):
+    updates = [Update(vector(1, 2), 10, 1.0, 0), Update(vector(1, bad), 10, 1.0, 7)]
+    with pytest.raises(ValueError, match="client 7: array 0 holds values that are not finite"):
+        aggregate(name, vector(0, 0), updates)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    ("update", "says"),
+    [
+        (Update(vector(1), 10, 1.0, 3), r"client 3: array 0 has shape \(1,\) where the model has \(2,\)"),
+        (Update([np.ones((2, 1), np.float32)], 10, 1.0, 3), "client 3: array 0 has shape"),
+        (Update(vector(1, 2) * 2, 10, 1.0, 3), "client 3: 2 arrays where the model has 1"),
+        (Update([], 10, 1.0, 3), "client 3: 0 arrays"),
+        (Update(vector(1, 2), 0, 1.0, 3), "client 3: num_examples must be > 0, not 0"),
+        (Update(vector(1, 2), -5, 1.0, 3), "client 3: num_examples must be > 0"),
+        (Update(vector(1, 2), 2.5, 1.0, 3), "client 3: num_examples must be an integer"),
+        (Update(vector(1, 2), 10, 0.0, 3), "client 3: local_norm must be finite and > 0"),
+        (Update(vector(1, 2), 10, np.nan, 3), "client 3: local_norm"),
+        (Update([np.array(["a", "b"])], 10, 1.0, 3), "client 3: array 0 has dtype"),
+        (Update([[1, 2]], 10, 1.0, 3), "client 3: array 0 is a list"),
+        (Update(vector(1), 10, 1.0), "client 1: array 0"),  # no number: its place
+    ],
+)
+def test_a_bad_update_is_named_with_its_client(name, update, says):
+    with pytest.raises(ValueError, match=says):
+        aggregate(name, vector(0, 0), [Update(vector(1, 2), 10, 1.0, 0), update])
+
+
+def test_wrong_calls_are_refused():
+    x, update = vector(0), Update(vector(1), 1, 1.0)
+    with pytest.raises(ValueError, match="unknown strategy 'fedmagic'; there are fedavg"):
+        aggregate("fedmagic", x, [update])
+    with pytest.raises(ValueError, match="no updates"):
+        aggregate("fedavg", x, [])
+    with pytest.raises(TypeError, match="fedavg has no option trim"):
+        aggregate("fedavg", x, [update], trim=1)
+    with pytest.raises(ValueError, match="client 0: local_norm is missing, which fednova needs"):
+        aggregate("fednova", x, [Update(vector(1), 1)])
+
+
+def test_updates_of_another_precision_are_brought_to_the_models():
+    new = aggregate("weighted", vector(0, 0), [Update([np.array([1.0, 2.0])], 1), Update([np.array([3.0, 4.0])], 1)])
+    assert new[0].dtype == np.float32
+    assert new[0].tolist() == [2, 3]
