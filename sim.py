@@ -1,10 +1,12 @@
 """`python sim.py`: compare aggregation strategies on this machine, round by round and on equal terms."""
 
+import gc
 import os
 import sys
 import time
 
 _STARTED = time.time()
+gc.disable()  # importing makes no garbage; switched on before training
 
 # Before any library reads them: no telemetry, no update check, nothing that needs a network.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")

@@ -128,7 +128,7 @@ def measure(quick: bool = False) -> list[Table]:
         quick: few rounds, once: to see that it works, not what comes out.
 
     Returns:
-        The comparison with its targets, and the opponents in variants.
+        The comparison with its targets, where the seconds of the start-up go, and the opponents in variants.
     """
     rounds, repetitions = (3, 1) if quick else (10, 3)
     make_shards()
@@ -145,7 +145,7 @@ def measure(quick: bool = False) -> list[Table]:
             variant: loop("benchmarks.stock_flower", rounds, 1, folder / f"{variant}.json", "--variant", variant)
             for variant in ("tutorial", "kept")
         }
-    return [_targets(samples, rounds), _opponents(samples, variants, rounds)]
+    return [_targets(samples, rounds), _start_up(samples), _opponents(samples, variants, rounds)]
 
 
 def _targets(samples: Sequence[Repetition], rounds: int) -> Table:
@@ -172,7 +172,6 @@ def _targets(samples: Sequence[Repetition], rounds: int) -> Table:
         ),
         ("the same by wall seconds of the calls", "", "", _spread([x.busy for x in p]), ""),
     ]
-    start_up = ", ".join(f"{name} {median(x.milestones[name] for x in p):.1f} s" for name in p[0].milestones)
     return Table(
         f"Four strategies at once, {CLIENTS} clients, CNN on mnist-5k, batch size 32, 1 local epoch",
         ("measure", "product (s)", "other (s)", "ratio (lowest-highest)", "target"),
@@ -180,7 +179,6 @@ def _targets(samples: Sequence[Repetition], rounds: int) -> Table:
         (
             f"Median of {len(samples)} interleaved repetitions of {rounds} rounds; ratios within a repetition.",
             "Strategy-rounds are those after the first. Stock Flower runs its four strategies one after the other.",
-            f"Start-up, from launching the command: {start_up}.",
             f"Cores: {available_cores()}; bare epochs ran on all of them side by side.",
         ),
     )
@@ -201,6 +199,19 @@ def _share(label: str, products: Sequence[Product], theirs: Sequence[float], nam
 
 def _spread(values: Sequence[float], unit: str = "") -> str:
     return f"{median(values):.2f}{unit} ({min(values):.2f}-{max(values):.2f})"
+
+
+def _start_up(samples: Sequence[Repetition]) -> Table:
+    products = [s.product for s in samples]
+    steps = {name: median(p.milestones[name] for p in products) for name in products[0].milestones}
+    steps["first round of all four strategies"] = median(p.first_round for p in products)
+    steps["for comparison: stock Flower's first round of one"] = median(s.stock.first_round for s in samples)
+    return Table(
+        "Where the seconds of the start-up go",
+        ("reached", "seconds after the command"),
+        tuple((name, f"{seconds:.2f}") for name, seconds in steps.items()),
+        ("Steps overlap: a line says when a step had ended, not how long it took.",),
+    )
 
 
 def _opponents(samples: Sequence[Repetition], variants: dict[str, Loop], rounds: int) -> Table:

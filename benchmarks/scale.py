@@ -43,6 +43,9 @@ def measure(quick: bool = False) -> list[Table]:
                 "Overhead: (cores x wall - CPU of training and evaluation) / messages: Flower's and Ray's handling of "
                 "a message, its serialisation, aggregation, and cores that wait, in milliseconds of one core.",
                 "Start-up: from the command to the end of the first round of all strategies, shards cut before.",
+                "What should grow: start-up, with the messages of the first round (4 x 50 instead of 4 x 5) and the "
+                "shard files that are checked and opened; the server, with the replies in flight. A message's own cost "
+                "should not depend on how many clients there are, but a worker reads a shard when it first meets it.",
             ),
         )
     ]

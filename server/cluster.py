@@ -4,7 +4,10 @@ import logging
 import os
 import sys
 import threading
+from contextlib import suppress
 from typing import Any
+
+import psutil
 
 from task.errors import UserError, describe
 
@@ -16,6 +19,8 @@ _SETTINGS: dict[str, Any] = {
     "raylet_report_resources_period_milliseconds": 1000,  # the pool never changes
     "worker_niceness": 0,  # Ray's default of 15 starves the workers beside any other program
 }
+
+_UNHURRIED = ("dashboard", "monitor.py", "runtime_env", "Agent")
 
 
 class Cluster:
@@ -68,6 +73,15 @@ class Cluster:
             )
         except Exception as error:  # noqa: BLE001 - Ray raises many kinds; told where it is waited for
             self._error = error
+        _give_way()
         self._started.set()
         self._end.wait()
         ray.shutdown()
+
+
+def _give_way() -> None:
+    """Let Ray's dashboard, autoscaler, agents and log monitor, which nobody waits for, import after the workers."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if any(name in " ".join(process.cmdline()) for name in _UNHURRIED):
+                process.nice(19)

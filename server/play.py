@@ -1,5 +1,6 @@
 """The run itself: start everything that takes long at once, let all contestants play, keep what they made."""
 
+import gc
 import signal
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -108,6 +109,8 @@ class Play:
         pool.wait_warm()
         recorder.reached("workers imported TensorFlow, built and traced")
         self._screen.begin(self._entries, self._config.rounds, {entry: start.round for entry, start in starts.items()})
+        gc.freeze()  # what was imported stays
+        gc.enable()
         try:
             contest.run()
         except KeyboardInterrupt:

@@ -1,13 +1,13 @@
 """Takes down everything that happens in a comparison: rows, checkpoints, the live view, and where the seconds went."""
 
 import json
-import os
 import threading
 import time
 from dataclasses import asdict, dataclass, replace
 
 from server.checkpoint import save
 from server.files import write_atomic
+from server.machine import cores
 from server.results import ClientRow, Entry, RoundRow, RunFolder
 from server.screen import Screen
 from strategies.base import Verdict
@@ -21,6 +21,7 @@ class Sums:
     client_seconds: float = 0.0  # wall seconds of local training, summed over clients
     client_cpu_seconds: float = 0.0
     evaluate_seconds: float = 0.0
+    evaluate_cpu_seconds: float = 0.0
     messages: int = 0
     at: float = 0.0  # Unix time of the reading
 
@@ -56,10 +57,11 @@ class Recorder:
         self._folder.write_client(row)
         self._screen.client(row)
 
-    def evaluated(self, seconds: float) -> None:
+    def evaluated(self, seconds: float, cpu_seconds: float) -> None:
         """An evaluation of a global model took so long."""
         with self._lock:
             self._sums.evaluate_seconds += seconds
+            self._sums.evaluate_cpu_seconds += cpu_seconds
 
     def round(self, row: RoundRow, arrays: Arrays) -> None:
         """A finished round: its row first, then its checkpoint, so that a resume never misses a row."""
@@ -87,7 +89,7 @@ class Recorder:
             "milestones": self._milestones,
             "first_round_all": first.at if first else None,
             "finished": total.at,
-            "cores": os.cpu_count(),
+            "cores": cores(),
             **_without_time(total),
             "after_first": {k: v - asdict(first)[k] for k, v in _without_time(total).items()} if first else None,
         }
