@@ -30,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _run(given)
     except UserError as error:
         return fail(PROGRAM, error)
+    except KeyboardInterrupt:
+        return 130
 
 
 def _run(given: dict[str, Any]) -> int:

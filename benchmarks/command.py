@@ -82,12 +82,8 @@ def simulate(out: Path, *options: str, watch: bool = False) -> Done:
 
 
 def busy_cpu_seconds(sums: dict[str, float]) -> float:
-    """CPU seconds of training and evaluation out of a part of timing.json.
-
-    Where the product does not tell the CPU seconds of evaluation, its wall seconds stand for them; on a busy machine
-    that is too much by the waiting for a core.
-    """
-    return sums["client_cpu_seconds"] + sums.get("evaluate_cpu_seconds", sums["evaluate_seconds"])
+    """CPU seconds of training and evaluation out of a part of timing.json."""
+    return sums["client_cpu_seconds"] + sums["evaluate_cpu_seconds"]
 
 
 def make_shards() -> None:

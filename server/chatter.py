@@ -9,21 +9,28 @@ from typing import Self, TextIO
 
 
 class Chatter:
-    """While it is open, file descriptors 1 and 2 of this process and its children lead to a log file.
+    """After `redirect`, descriptors 1 and 2 of this process and its children lead to a log file until it is left.
+
+    Args:
+        verbose: whether the chatter goes to the terminal as well.
 
     Attributes:
         out: the user's stdout.
         err: the user's stderr.
     """
 
-    def __init__(self, log: Path, *, verbose: bool) -> None:
+    def __init__(self, *, verbose: bool) -> None:
+        self._verbose = verbose
         self.out: TextIO = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding or "utf-8")
         self.err: TextIO = os.fdopen(os.dup(2), "w", encoding=sys.stderr.encoding or "utf-8")
+        self._tee: threading.Thread | None = None
+
+    def redirect(self, log: Path) -> None:
+        """From now on, what is said goes to this file."""
         sys.stdout.flush()
         sys.stderr.flush()
         target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-        self._tee: threading.Thread | None = None
-        if verbose:
+        if self._verbose:
             target = self._copy_to_terminal(target)
         os.dup2(target, 1)
         os.dup2(target, 2)

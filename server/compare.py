@@ -57,21 +57,21 @@ def compare(
     for strategy in config.strategies:
         make_strategy(strategy)
     _check_norms(config)
-    cut = _cut_shards(config)
-    workers = number_of_workers(machine.workers, _data_bytes(cut))
-    with opened or RunFolder.create(folder) as results, Chatter(results.log_path, verbose=machine.verbose) as chatter:
+    with Chatter(verbose=machine.verbose) as chatter:
         console = _console(chatter, live=not machine.verbose)
         screen = open_screen(machine.quiet, console, chatter.err)
-        record = RunRecord(results, config, cut, command)
-        if opened:
-            record.check_same_data()
+        record = None
         try:
-            return Play(config, cut, record, screen, replace(machine, workers=workers), started).run(
-                client_app, warm_up
-            )
+            screen.step(f"reading {Path(config.dataset).name}, cutting its shards")
+            cut = _cut_shards(config)
+            machine = replace(machine, workers=number_of_workers(machine.workers, _data_bytes(cut)))
+            with opened or RunFolder.create(folder) as results:
+                chatter.redirect(results.log_path)
+                record = RunRecord(results, config, cut, command, resumed=opened is not None)
+                return Play(config, cut, record, screen, machine, started).run(client_app, warm_up)
         finally:
             screen.close()
-            if not machine.quiet:
+            if record and not machine.quiet:
                 record.tell(console)
 
 

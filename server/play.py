@@ -3,6 +3,7 @@
 import gc
 import signal
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -68,6 +69,7 @@ class Play:
         Raises:
             UserError: for a model or a machine that does not do.
         """
+        self._record.begin()
         self._screen.note(self._introduction())
         before = signal.signal(signal.SIGTERM, _interrupt)
         assert self._machine.workers is not None
@@ -84,8 +86,8 @@ class Play:
             pool.start()
             recorder.reached("Ray started")
             return self._play(pool, client_app, recorder, *models.result())
-        except UserError as error:
-            self._record.fail(str(error))
+        except UserError:
+            self._record.discard()
             raise
         except KeyboardInterrupt:
             self._record.interrupted()
@@ -103,7 +105,6 @@ class Play:
         starts: "Mapping[Entry, Start]",
         trainable: list[bool],
     ) -> int:
-        self._record.begin()
         self._screen.step("warming up the workers")
         contest, end_simulation = self._contest(pool, client_app, recorder, tests, starts, trainable)
         pool.wait_warm()
@@ -119,7 +120,8 @@ class Play:
         self._screen.step("writing the models and the report")
         recorder.write_timing()
         status = self._record.finish(contest.endings, tests.export, interrupted=self._stop.is_set())
-        ending.result(timeout=5)
+        with suppress(TimeoutError):
+            ending.result(timeout=5)
         return status
 
     def _new_pool(self, client_app: "ClientApp", warm_up: WarmUp) -> "WorkerPool":

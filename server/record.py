@@ -27,12 +27,19 @@ class RunRecord:
         config: what is compared.
         cut: shards by scenario and seed.
         command: how the user called.
+        resumed: whether the folder holds this run already.
     """
 
     def __init__(
-        self, folder: RunFolder, config: RunConfig, cut: Mapping[tuple[str, int], Shards], command: list[str]
+        self,
+        folder: RunFolder,
+        config: RunConfig,
+        cut: Mapping[tuple[str, int], Shards],
+        command: list[str],
+        *,
+        resumed: bool,
     ) -> None:
-        self.folder = folder
+        self.folder, self._resumed = folder, resumed
         shards = next(iter(cut.values()))
         self._outcome: Outcome | None = None
         self._run: dict[str, Any] = {
@@ -51,25 +58,22 @@ class RunRecord:
             "exit_status": None,
         }
 
-    def check_same_data(self) -> None:
-        """Refuse to go on with other data than the run began with.
+    def begin(self) -> None:
+        """Write run.json, so that a run that is killed from now on can be resumed.
 
         Raises:
-            UserError: if a hash differs.
+            UserError: if the run is to go on with other data than it began with.
         """
-        before = self.folder.read_run().get("data", {}).get("shards")
-        if before != self._run["data"]["shards"]:
+        if self._resumed and self.folder.read_run().get("data", {}).get("shards") != self._run["data"]["shards"]:
             raise UserError(
                 f"the data have changed since the run in {self.folder.path} began; start a new run with --out"
             )
-
-    def begin(self) -> None:
-        """Write run.json, so that a killed run can be resumed."""
         self.folder.write_run(self._run)
 
-    def fail(self, reason: str) -> None:
-        """The run came to nothing."""
-        self.folder.write_run({**self._run, "status": "failed", "reason": reason, "exit_status": 2})
+    def discard(self) -> None:
+        """Leave no trace of a run that came to nothing, so that the same folder can be used again."""
+        if not self._resumed:
+            self.folder.discard()
 
     def interrupted(self) -> None:
         """The user ended the run before it began to train."""

@@ -4,7 +4,7 @@ import json
 import re
 import threading
 from collections.abc import Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -205,8 +205,17 @@ class RunFolder:
         names = (re.sub(r"[^\w.+-]+", "_", name) for name in (entry.scenario, entry.strategy))
         return self._models / f"{'-'.join(names)}-seed{entry.seed}.keras"
 
+    def discard(self) -> None:
+        """Delete what `create` and `write_run` made, and the folder if nothing else is in it; close."""
+        self.close()
+        for name in ("rounds.csv", "clients.csv", "run.json", "run.log", ".lock"):
+            (self.path / name).unlink(missing_ok=True)
+        for folder in (self.checkpoints, self._models, self.path):
+            with suppress(OSError):  # something else is in it
+                folder.rmdir()
+
     def close(self) -> None:
-        """Close the files and free the folder for other processes."""
+        """Close the files and free the folder for other processes. Again: no effect."""
         with self._lock:
             self._opened.close()
 

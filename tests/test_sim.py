@@ -286,6 +286,7 @@ def expect_one_line(done: subprocess.CompletedProcess[str], *says: str) -> None:
 )
 def test_a_mistake_is_one_clear_line_and_status_2(options, says, tmp_path):
     expect_one_line(run_sim(*options, *([] if "--resume" in options else ["--out", tmp_path / "out"])), *says)
+    assert not (tmp_path / "out").exists()  # so that it can be used when the mistake is mended
 
 
 def test_a_folder_that_holds_another_run_or_cannot_be_one_is_refused(finished, tmp_path):
