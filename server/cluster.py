@@ -73,8 +73,9 @@ class Cluster:
             )
         except Exception as error:  # noqa: BLE001 - Ray raises many kinds; told where it is waited for
             self._error = error
-        _give_way()
         self._started.set()
+        if not self._end.is_set():
+            _give_way()
         self._end.wait()
         ray.shutdown()
 

@@ -79,9 +79,9 @@ class Play:
             from server.recorder import Recorder
 
             recorder = Recorder(self._record.folder, self._screen, self._entries, self._started)
-            models = Background(partial(self._models, recorder))
             pool = self._new_pool(client_app, warm_up)
             recorder.reached("Flower imported")
+            models = Background(partial(self._models, recorder))
             cluster.wait()
             pool.start()
             recorder.reached("Ray started")
