@@ -4,6 +4,7 @@ import gc
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -29,6 +30,15 @@ if TYPE_CHECKING:  # imported when needed, beside each other: start-up counts
     from server.workers import WorkerPool
 
 WarmUp = Callable[[Path, dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class _Models:
+    """The test sets, where every contestant begins, and which arrays gradients move."""
+
+    tests: "TestSets"
+    starts: "Mapping[Entry, Start]"
+    trainable: list[bool]
 
 
 class Play:
@@ -85,7 +95,7 @@ class Play:
             cluster.wait()
             pool.start()
             recorder.reached("Ray started")
-            return self._play(pool, client_app, recorder, *models.result())
+            return self._play(pool, client_app, recorder, models.result())
         except UserError:
             self._record.discard()
             raise
@@ -96,20 +106,13 @@ class Play:
             signal.signal(signal.SIGTERM, before)
             cluster.stop()
 
-    def _play(
-        self,
-        pool: "WorkerPool",
-        client_app: "ClientApp",
-        recorder: "Recorder",
-        tests: "TestSets",
-        starts: "Mapping[Entry, Start]",
-        trainable: list[bool],
-    ) -> int:
+    def _play(self, pool: "WorkerPool", client_app: "ClientApp", recorder: "Recorder", models: "_Models") -> int:
         self._screen.step("warming up the workers")
-        contest, end_simulation = self._contest(pool, client_app, recorder, tests, starts, trainable)
+        contest, end_simulation = self._contest(pool, client_app, recorder, models)
         pool.wait_warm()
         recorder.reached("workers imported TensorFlow, built and traced")
-        self._screen.begin(self._entries, self._config.rounds, {entry: start.round for entry, start in starts.items()})
+        begun = {entry: start.round for entry, start in models.starts.items()}
+        self._screen.begin(self._entries, self._config.rounds, begun)
         gc.freeze()  # what was imported stays
         gc.enable()
         try:
@@ -119,7 +122,7 @@ class Play:
         ending = Background(end_simulation)  # takes as long as the report
         self._screen.step("writing the models and the report")
         recorder.write_timing()
-        status = self._record.finish(contest.endings, tests.export, interrupted=self._stop.is_set())
+        status = self._record.finish(contest.endings, models.tests.export, interrupted=self._stop.is_set())
         with suppress(TimeoutError):
             ending.result(timeout=5)
         return status
@@ -130,8 +133,8 @@ class Play:
         warm = partial(warm_up, self._shards.folder / shard_name(0), self._train_config(self._entries[0]))
         return WorkerPool(self._machine, client_app, warm, self._screen.note)
 
-    def _models(self, recorder: "Recorder") -> "tuple[TestSets, dict[Entry, Start], list[bool]]":
-        """The test sets, where every contestant begins, and which arrays gradients move."""
+    def _models(self, recorder: "Recorder") -> "_Models":
+        """Everything that takes TensorFlow to make."""
         from server.checkpoint import load_latest
         from server.contest import Start
         from server.evaluate import TestSets
@@ -157,16 +160,10 @@ class Play:
             tests.remember(shards.folder, initial[seed])
         prepare(self._config.sample or s.clients)
         recorder.reached("TensorFlow imported, models built and traced")
-        return tests, starts, trainable_mask(model)
+        return _Models(tests, starts, trainable_mask(model))
 
     def _contest(
-        self,
-        pool: "WorkerPool",
-        client_app: "ClientApp",
-        recorder: "Recorder",
-        tests: "TestSets",
-        starts: "Mapping[Entry, Start]",
-        trainable: list[bool],
+        self, pool: "WorkerPool", client_app: "ClientApp", recorder: "Recorder", models: "_Models"
     ) -> "tuple[Contest, Callable[[], None]]":
         """The contest, ready to run, and what ends the simulation below it."""
         from server.contest import Contest
@@ -179,16 +176,16 @@ class Play:
         contestants = [
             Contestant(
                 entry,
-                make_strategy(entry.strategy, trainable),
+                make_strategy(entry.strategy, models.trainable),
                 federation,
                 self._train_config(entry),
                 self._config.sample,
-                tests.on(cut.folder),
+                models.tests.on(cut.folder),
             )
             for entry, federation, cut in zip(self._entries, simulation.federations, cuts, strict=True)
         ]
         simulation.start(lambda error: self._stop.because(f"the simulation ended: {describe(error)}"))
-        return Contest(contestants, starts, self._config.rounds, recorder, self._stop), simulation.stop
+        return Contest(contestants, models.starts, self._config.rounds, recorder, self._stop), simulation.stop
 
     def _train_config(self, entry: Entry) -> dict[str, Any]:
         """What every train message of a contestant says."""

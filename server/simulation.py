@@ -21,7 +21,6 @@ from flwr.server.superlink.fleet.vce.metrics import VceMetrics
 from flwr.server.superlink.fleet.vce.vce_api import run_api
 from flwr.server.superlink.linkstate import InMemoryLinkState, LinkStateFactory
 from flwr.server.superlink.linkstate.in_memory_linkstate import RunRecord
-from flwr.serverapp import Grid
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.run import Run
@@ -153,11 +152,6 @@ class Simulation:
             store.register_context(run_id=_RUN_ID, run=self._run)
             self._stores[node], self._partitions[node], nodes[client] = store, client, node
         return Federation(self._grid, nodes, self._state.bell_for(nodes.values()))
-
-    @property
-    def grid(self) -> Grid:
-        """Carries the messages of all federations."""
-        return self._grid
 
     def start(self, failed: Callable[[BaseException], None]) -> None:
         """Let messages flow; `failed` hears of an end of the runtime that nobody asked for."""
