@@ -14,6 +14,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
+from flwr.serverapp.strategy import Strategy
 
 from task import wire
 from task.errors import one_line
@@ -52,7 +53,8 @@ def screen(
     Args:
         replies: train replies, error replies among them.
         like: the global arrays of the round.
-        needs: names of `Update` fields that the rule needs to be given.
+        needs: names of `Update` fields that the rule needs to be given; others may be missing, and are checked all the
+            same where they are not.
         report: called with each reply's verdict, before the reply is passed on.
 
     Yields:
@@ -68,7 +70,8 @@ def screen(
             update, facts = wire.read_reply(message)
             check_update(update, like)
             for name in needs:
-                if getattr(update, name) is None:
+                # An update that does not say num_examples has 1; what was sent is among the facts.
+                if getattr(facts if name == "num_examples" else update, name) is None:
                     raise ValueError(f"{name} is missing, which this strategy needs")
         except ValueError as error:
             report(Verdict(node, "rejected", one_line(str(error)), update, facts, size))
@@ -122,27 +125,39 @@ class Shell(FlowerFedAvg):
 
         `replies` may be a generator that yields while clients still train.
         """
-        updates = (update for _, update in screen(replies, self._global, self.needs, self.report))
+        tally = _Tally(self.report)
+        updates = (update for _, update in screen(replies, self._global, self.needs, tally))
         first = next(updates, None)
         if first is None:
             return None, None
-        counted = _Counted(chain([first], updates))
-        new = type(self).rule(self._global, counted, **self.options)
-        return wire.record(new), MetricRecord({"clients": counted.clients, wire.NUM_EXAMPLES: counted.examples})
+        new = type(self).rule(self._global, chain([first], updates), **self.options)
+        return wire.record(new), tally.metrics()
 
 
-class _Counted:
-    """An iterator over updates that counts them, for rules that consume it once."""
+class _Tally:
+    """A report that counts who passed before it passes the verdict on."""
 
-    def __init__(self, updates: Iterable[Update]) -> None:
-        self.clients = self.examples = 0
-        self._updates = updates
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._examples: list[int | None] = []
 
-    def __iter__(self) -> Iterator[Update]:
-        for update in self._updates:
-            self.clients += 1
-            self.examples += update.num_examples
-            yield update
+    def __call__(self, verdict: Verdict) -> None:
+        if verdict.status == "ok":
+            self._examples.append(verdict.facts.num_examples)
+        self._report(verdict)
+
+    def metrics(self) -> MetricRecord:
+        """Clients and their examples; no sum of examples where one of them did not say."""
+        said = [n for n in self._examples if n is not None]
+        metrics = MetricRecord({"clients": len(self._examples)})
+        if len(said) == len(self._examples):
+            metrics[wire.NUM_EXAMPLES] = sum(said)
+        return metrics
+
+
+def needs_of(strategy: Strategy) -> tuple[str, ...]:
+    """The fields of `Update` that a strategy needs beside the arrays; Flower's own all weigh by examples."""
+    return strategy.needs if isinstance(strategy, Shell) else ("num_examples",)
 
 
 def rule_options(rule: Rule) -> set[str]:

@@ -53,4 +53,4 @@ class FedNova(Shell):
     """Flower strategy around `fednova`."""
 
     rule = staticmethod(fednova)
-    needs = ("local_norm",)
+    needs = ("num_examples", "local_norm")

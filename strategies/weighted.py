@@ -32,3 +32,4 @@ class Weighted(Shell):
     """Flower strategy around `weighted`."""
 
     rule = staticmethod(weighted)
+    needs = ("num_examples",)

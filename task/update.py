@@ -14,7 +14,8 @@ class Update:
 
     Attributes:
         arrays: the client's arrays, x_i, in the order, shapes and dtypes of the global model's.
-        num_examples: n_i, the examples that it trained on, > 0.
+        num_examples: n_i, the examples that it trained on, > 0; 1 where the client did not say, which only rules that
+            do not need it ever see.
         local_norm: a_i of FedNova (arXiv:2007.07481, section 3): the L1 norm of the weights with which the local
             gradients entered x - x_i, > 0; None where the optimizer defines none.
         client: the client's number (its partition id); None when unknown.
@@ -30,10 +31,12 @@ class Update:
 class Facts:
     """What a client reports beside its update; None where it did not say."""
 
+    num_examples: int | None = None  # as sent; Update.num_examples is what the rules see
     local_steps: int | None = None
     train_loss: float | None = None
     seconds: float | None = None  # wall seconds of the whole fit call
     cpu_seconds: float | None = None  # CPU seconds of the client's process in it
+    dp_epsilon: float | None = None  # of all noised updates that ever left the client, by its own accounting
 
 
 def check_update(update: Update, like: Sequence[np.ndarray], *, strict_dtypes: bool = True) -> None:

@@ -10,7 +10,13 @@ from task.update import Arrays, Facts, Update
 
 # Flower's own strategies look for these keys; keep theirs.
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
-NUM_EXAMPLES = "num-examples"
+NUM_EXAMPLES, DP_EPSILON = "num-examples", "dp-epsilon"
+NEEDS = "needs"  # in a train message's configuration: the fields of `Update` that the strategy needs beside the arrays
+# What a client may ever be asked for by it; other names are not answered.
+ASKABLE = {"num_examples": NUM_EXAMPLES, "local_norm": "local-norm"}
+# The documented facts of a reply: nothing else leaves a client (`client.privacy`).
+TRAIN_FACTS = (NUM_EXAMPLES, "client", "local-steps", "local-norm", "train-loss", "seconds", "cpu-seconds")
+EVALUATE_FACTS = (NUM_EXAMPLES, "client", "loss", "accuracy")
 
 Scalars = dict[str, Any]  # values of type bool, int, float, str, bytes
 
@@ -59,7 +65,8 @@ def read_reply(message: Message) -> tuple[Update, Facts]:
     """Server side: the update and the facts of a train reply; nothing is trusted yet.
 
     Raises:
-        ValueError: for a reply that has not exactly one record of arrays and one of metrics, or lacks a number.
+        ValueError: for a reply that has not exactly one record of arrays and one of metrics, arrays that cannot be
+            read, or a fact that is not one number.
     """
     content = message.content
     if len(content.array_records) != 1 or len(content.metric_records) != 1:
@@ -68,9 +75,7 @@ def read_reply(message: Message) -> tuple[Update, Facts]:
             f"{len(content.metric_records)}"
         )
     facts = cast(Mapping[str, Any], next(iter(content.metric_records.values())))
-    if NUM_EXAMPLES not in facts:
-        raise ValueError(f"the reply does not say {NUM_EXAMPLES}")
-    for name in (NUM_EXAMPLES, "local-norm", "local-steps", "train-loss", "seconds"):
+    for name in (*TRAIN_FACTS, DP_EPSILON):
         if isinstance(facts.get(name), list):
             raise ValueError(f"{name} is a list where one number is expected")
     try:
@@ -78,12 +83,17 @@ def read_reply(message: Message) -> tuple[Update, Facts]:
     except (ValueError, TypeError, EOFError, OSError) as error:
         raise ValueError(f"the arrays cannot be read: {error}") from error
     client = facts.get("client")
-    update = Update(arrays, facts[NUM_EXAMPLES], facts.get("local-norm"), None if client is None else int(client))
+    if not isinstance(client, int | None):
+        raise ValueError(f"client must be an integer, not {client!r}")
+    # A rule that needs the number never sees the 1: the gate refuses replies without it (`strategies.base.screen`).
+    update = Update(arrays, facts.get(NUM_EXAMPLES, 1), facts.get("local-norm"), client)
     return update, Facts(
+        num_examples=facts.get(NUM_EXAMPLES),
         local_steps=facts.get("local-steps"),
         train_loss=facts.get("train-loss"),
         seconds=facts.get("seconds"),
         cpu_seconds=facts.get("cpu-seconds"),
+        dp_epsilon=facts.get(DP_EPSILON),
     )
 
 
