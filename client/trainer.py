@@ -23,11 +23,6 @@ class Shard(NamedTuple):
     y: Any  # tensor, int32 (n,)
     header: Header
 
-    @property
-    def client(self) -> int:
-        """The client's number; 0 for a shard that does not say."""
-        return self.header.client or 0
-
 
 @cache
 def open_shard(file: Path) -> Shard:
@@ -40,15 +35,21 @@ class ShardClient(NumPyClient):
 
     Args:
         file: the shard, as `task.shards` writes it.
+        client: the client's number; None: what the shard says, 0 if it does not.
     """
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    def __init__(self, file: Path, client: int | None = None) -> None:
+        self._file, self._client = file, client
 
     @cached_property
     def shard(self) -> Shard:
         """The private data; opened at first use."""
         return open_shard(self._file)
+
+    @property
+    def client(self) -> int:
+        """The client's number, which its shuffles are drawn from."""
+        return (self.shard.header.client or 0) if self._client is None else self._client
 
     def fit(self, parameters: Arrays, config: dict[str, Any]) -> tuple[Arrays, int, dict[str, Any]]:
         """Local training: from the global arrays to this client's.
@@ -74,12 +75,12 @@ class ShardClient(NumPyClient):
             training.steps,
             seed=seed,
             server_round=server_round,
-            client=shard.client,
+            client=self.client,
         )
         new, loss = self._engine(config, training, mu).train(
-            parameters, shard.x, shard.y, batches, seed=seed, server_round=server_round, client=shard.client
+            parameters, shard.x, shard.y, batches, seed=seed, server_round=server_round, client=self.client
         )
-        facts: dict[str, Any] = {"client": shard.client, "local_steps": batches.steps, "train_loss": loss}
+        facts: dict[str, Any] = {"client": self.client, "local_steps": batches.steps, "train_loss": loss}
         if training.norm_undefined is None:
             norm = local_norm(batches.steps, training.momentum, training.learning_rate, mu)
             if norm is not None:
@@ -93,7 +94,7 @@ class ShardClient(NumPyClient):
         shard = self.shard
         engine = self._engine(config, training_of(config), 0.0)
         accuracy, loss = engine.evaluate(parameters, shard.x, shard.y)
-        return loss, int(shard.y.shape[0]), {"client": shard.client, "accuracy": accuracy}
+        return loss, int(shard.y.shape[0]), {"client": self.client, "accuracy": accuracy}
 
     def _engine(self, config: dict[str, Any], training: Training, mu: float) -> Engine:
         shape = tuple(int(side) for side in self.shard.x.shape[1:])
@@ -112,5 +113,5 @@ def warm_up(file: Path, config: dict[str, Any]) -> None:
     engine = client._engine(config, training_of(config), 0.0)
     batch = int(config.get("batch_size", 32))
     shard = client.shard
-    batches = plan(int(shard.y.shape[0]), batch, 1, 1, seed=0, server_round=0, client=shard.client)
-    engine.train(engine.initial, shard.x, shard.y, batches, seed=0, server_round=0, client=shard.client)
+    batches = plan(int(shard.y.shape[0]), batch, 1, 1, seed=0, server_round=0, client=client.client)
+    engine.train(engine.initial, shard.x, shard.y, batches, seed=0, server_round=0, client=client.client)

@@ -1,23 +1,22 @@
 """A whole comparison on this machine: check what the user asked for, then open the folder and play."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from server.chatter import Chatter
+from server.checks import check_strategies
 from server.machine import Machine, number_of_workers
 from server.play import Play, WarmUp
 from server.record import RunRecord
 from server.results import RunFolder
 from server.screen import open_screen
+from task.chatter import Chatter, console_on
 from task.config import RunConfig, parse
 from task.errors import UserError
 from task.shards import Shards, prepare
 
 if TYPE_CHECKING:  # Flower is imported when it is needed: start-up counts
     from flwr.clientapp import ClientApp
-    from rich.console import Console
 
 Cut = dict[tuple[str, int], Shards]
 
@@ -49,16 +48,12 @@ def compare(
     Raises:
         UserError: for everything that only the user can mend.
     """
-    from strategies.specify import make_strategy
-
     opened = RunFolder.resume(folder) if config is None else None
     config = parse(opened.read_run()["config"]) if opened else config
     assert config is not None
-    for strategy in config.strategies:
-        make_strategy(strategy)
-    _check_norms(config)
+    check_strategies(config)
     with Chatter(verbose=machine.verbose) as chatter:
-        console = _console(chatter, live=not machine.verbose)
+        console = console_on(chatter, live=not machine.verbose)
         screen = open_screen(machine.quiet, console, chatter.err)
         record = None
         try:
@@ -67,24 +62,13 @@ def compare(
             machine = replace(machine, workers=number_of_workers(machine.workers, _data_bytes(cut)))
             with opened or RunFolder.create(folder) as results:
                 chatter.redirect(results.log_path)
-                record = RunRecord(results, config, cut, command, resumed=opened is not None)
+                known = config.model_copy(update={"clients": next(iter(cut.values())).clients})
+                record = RunRecord(results, known, _data(cut), command, resumed=opened is not None)
                 return Play(config, cut, record, screen, machine, started).run(client_app, warm_up)
         finally:
             screen.close()
             if record and not machine.quiet:
                 record.tell(console)
-
-
-def _check_norms(config: RunConfig) -> None:
-    from strategies.specify import needs_local_norm
-
-    reason = config.training.norm_undefined
-    for strategy in config.strategies:
-        if reason and needs_local_norm(strategy):
-            raise UserError(
-                f"{strategy} is not defined for {reason}: its local_norm exists for sgd, plain or with momentum; "
-                f"use --optimizer sgd without --nesterov, or leave {strategy} out"
-            )
 
 
 def _cut_shards(config: RunConfig) -> Cut:
@@ -100,6 +84,17 @@ def _cut_shards(config: RunConfig) -> Cut:
     return cut
 
 
+def _data(cut: Cut) -> dict[str, Any]:
+    """What run.json says of the data."""
+    shards = next(iter(cut.values()))
+    return {
+        "sha256": shards.sha256,
+        "p_value": shards.p_value,
+        "counts": shards.counts,
+        "shards": {f"{scenario}/seed{seed}": s.sha256 for (scenario, seed), s in cut.items()},
+    }
+
+
 def _data_bytes(cut: Cut) -> int:
     """What all shards take as float32."""
     total = 0
@@ -109,11 +104,3 @@ def _data_bytes(cut: Cut) -> int:
             one *= side
         total += one * sum(map(sum, shards.counts))
     return total
-
-
-def _console(chatter: Chatter, *, live: bool) -> "Console":
-    from rich.console import Console
-
-    # rich asks descriptors 0 to 2 for the size, and 1 and 2 are the log now.
-    width = os.get_terminal_size(chatter.out.fileno()).columns if chatter.out.isatty() and not os.isatty(0) else None
-    return Console(file=chatter.out, width=width, force_terminal=None if live else False)

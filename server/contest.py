@@ -88,7 +88,7 @@ class _Last:
     """A journal that passes everything on and remembers the last finished round."""
 
     def __init__(self, recorder: Recorder, start: Start) -> None:
-        self.client = recorder.client
+        self.client, self.again = recorder.client, recorder.again
         self._recorder, self.round_number, self.arrays = recorder, start.round, start.arrays
 
     def round(self, row: RoundRow, arrays: Arrays) -> None:

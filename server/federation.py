@@ -1,6 +1,6 @@
 """The clients that one contestant can reach, whatever carries the messages."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,15 @@ class Federation:
         grid: Flower's grid, which carries messages.
         nodes: node id of each client, by the client's number.
         wait: `wait(seconds)` returns when a reply may have come, at the latest after that time.
+        drop: told the ids of messages whose replies nobody waits for any more.
+        reachable: how many of these clients (their numbers) could answer right now.
     """
 
     grid: Grid
     nodes: Mapping[int, int]
     wait: Callable[[float], None]
+    drop: Callable[[Iterable[str]], None] = lambda _: None
+    reachable: Callable[[Collection[int]], int] = len
 
 
 class Chosen(Grid):

@@ -4,7 +4,6 @@ import gc
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -13,32 +12,23 @@ from server.background import Background
 from server.cluster import Cluster
 from server.machine import Machine
 from server.record import RunRecord
-from server.results import Entry
+from server.results import entries_of
 from server.screen import Screen
 from server.stop import Stop
 from task.config import RunConfig
 from task.errors import UserError, describe
-from task.shardfile import shard_name
+from task.shardfile import TEST, shard_name
 from task.shards import Shards
 
 if TYPE_CHECKING:  # imported when needed, beside each other: start-up counts
     from flwr.clientapp import ClientApp
 
-    from server.contest import Contest, Start
-    from server.evaluate import TestSets
+    from server.contest import Contest
+    from server.models import Models
     from server.recorder import Recorder
     from server.workers import WorkerPool
 
 WarmUp = Callable[[Path, dict[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class _Models:
-    """The test sets, where every contestant begins, and which arrays gradients move."""
-
-    tests: "TestSets"
-    starts: "Mapping[Entry, Start]"
-    trainable: list[bool]
 
 
 class Play:
@@ -65,12 +55,7 @@ class Play:
         self._config, self._cut, self._record, self._screen = config, cut, record, screen
         self._machine, self._started = machine, started
         self._shards = next(iter(cut.values()))  # all have the same shapes
-        self._entries = [
-            Entry(scenario, strategy, seed)
-            for scenario in config.scenario
-            for strategy in config.strategies
-            for seed in config.seeds
-        ]
+        self._entries = entries_of(config)
         self._stop = Stop()
 
     def run(self, client_app: "ClientApp", warm_up: WarmUp) -> int:
@@ -106,7 +91,7 @@ class Play:
             signal.signal(signal.SIGTERM, before)
             cluster.stop()
 
-    def _play(self, pool: "WorkerPool", client_app: "ClientApp", recorder: "Recorder", models: "_Models") -> int:
+    def _play(self, pool: "WorkerPool", client_app: "ClientApp", recorder: "Recorder", models: "Models") -> int:
         self._screen.step("warming up the workers")
         contest, end_simulation = self._contest(pool, client_app, recorder, models)
         pool.wait_warm()
@@ -130,40 +115,21 @@ class Play:
     def _new_pool(self, client_app: "ClientApp", warm_up: WarmUp) -> "WorkerPool":
         from server.workers import WorkerPool
 
-        warm = partial(warm_up, self._shards.folder / shard_name(0), self._train_config(self._entries[0]))
+        config = self._config.train_config(self._shards.num_classes, self._config.seeds[0])
+        warm = partial(warm_up, self._shards.folder / shard_name(0), config)
         return WorkerPool(self._machine, client_app, warm, self._screen.note)
 
-    def _models(self, recorder: "Recorder") -> "_Models":
-        """Everything that takes TensorFlow to make."""
-        from server.checkpoint import load_latest
-        from server.contest import Start
-        from server.evaluate import TestSets
-        from strategies.kernels import prepare
-        from strategies.specify import is_ours
-        from task.model import build_model, initial_arrays, trainable_mask
+    def _models(self, recorder: "Recorder") -> "Models":
+        from server.models import Shape, make_models
 
-        s, kind = self._shards, self._config.model
-        model = build_model(kind, s.input_shape, s.num_classes)
-        initial = {
-            seed: initial_arrays(build_model(kind, s.input_shape, s.num_classes, seed)) for seed in self._config.seeds
-        }
-        starts = {}
-        for entry in self._entries:
-            # What a strategy of others remembers is in no checkpoint: it begins anew, and comes to the same bits.
-            name = self._record.folder.model_path(entry).stem
-            saved = load_latest(self._record.folder.checkpoints, name) if is_ours(entry.strategy) else None
-            starts[entry] = Start(*saved) if saved else Start(-1, initial[entry.seed])
-        self._record.folder.keep_rounds({entry: start.round for entry, start in starts.items() if start.round >= 0})
-        folders = {shards.folder for shards in self._cut.values()}
-        tests = TestSets(model, folders, recorder.evaluated)
-        for (_, seed), shards in self._cut.items():
-            tests.remember(shards.folder, initial[seed])
-        prepare(self._config.sample or s.clients)
-        recorder.reached("TensorFlow imported, models built and traced")
-        return _Models(tests, starts, trainable_mask(model))
+        s = self._shards
+        tests = {entry: self._cut[entry.scenario, entry.seed].folder / TEST for entry in self._entries}
+        updates = self._config.sample or s.clients
+        shape = Shape(s.input_shape, s.num_classes)
+        return make_models(self._config, shape, tests, self._record.folder, recorder, updates)
 
     def _contest(
-        self, pool: "WorkerPool", client_app: "ClientApp", recorder: "Recorder", models: "_Models"
+        self, pool: "WorkerPool", client_app: "ClientApp", recorder: "Recorder", models: "Models"
     ) -> "tuple[Contest, Callable[[], None]]":
         """The contest, ready to run, and what ends the simulation below it."""
         from server.contest import Contest
@@ -178,23 +144,14 @@ class Play:
                 entry,
                 make_strategy(entry.strategy, models.trainable),
                 federation,
-                self._train_config(entry),
+                self._config.train_config(self._shards.num_classes, entry.seed),
                 self._config.sample,
-                models.tests.on(cut.folder),
+                models.tests.on(cut.folder / TEST),
             )
             for entry, federation, cut in zip(self._entries, simulation.federations, cuts, strict=True)
         ]
         simulation.start(lambda error: self._stop.because(f"the simulation ended: {describe(error)}"))
         return Contest(contestants, models.starts, self._config.rounds, recorder, self._stop), simulation.stop
-
-    def _train_config(self, entry: Entry) -> dict[str, Any]:
-        """What every train message of a contestant says."""
-        return {
-            **self._config.training.model_dump(exclude_none=True),
-            "model": self._config.model,
-            "num-classes": self._shards.num_classes,
-            "seed": entry.seed,
-        }
 
     def _introduction(self) -> str:
         s, workers = self._shards, self._machine.workers

@@ -8,7 +8,6 @@ from server.machine import versions
 from server.results import Entry, RunFolder
 from task.config import RunConfig
 from task.errors import UserError
-from task.shards import Shards
 from task.update import Arrays
 
 if TYPE_CHECKING:  # imported when there is something to tell
@@ -24,35 +23,32 @@ class RunRecord:
 
     Args:
         folder: where it is kept.
-        config: what is compared.
-        cut: shards by scenario and seed.
+        config: what is compared; `clients` is given.
+        data: what is known of the data; a resumed run must find the same under "shards".
         command: how the user called.
         resumed: whether the folder holds this run already.
+        service: how real clients are served, so that `--resume` does it again; None in a simulation.
     """
 
     def __init__(
         self,
         folder: RunFolder,
         config: RunConfig,
-        cut: Mapping[tuple[str, int], Shards],
+        data: Mapping[str, Any],
         command: list[str],
         *,
         resumed: bool,
+        service: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder, self._resumed = folder, resumed
-        shards = next(iter(cut.values()))
         self._outcome: Outcome | None = None
         self._run: dict[str, Any] = {
             "fedarena": __version__,
             "command": command,
-            "config": {**config.model_dump(mode="json"), "clients": shards.clients},
+            "config": config.model_dump(mode="json"),
             "versions": versions(),
-            "data": {
-                "sha256": shards.sha256,
-                "p_value": shards.p_value,
-                "counts": shards.counts,
-                "shards": {f"{scenario}/seed{seed}": s.sha256 for (scenario, seed), s in cut.items()},
-            },
+            "data": dict(data),
+            **({"service": dict(service)} if service else {}),
             "results": {},
             "status": "running",
             "exit_status": None,

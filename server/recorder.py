@@ -57,6 +57,11 @@ class Recorder:
         self._folder.write_client(row)
         self._screen.client(row)
 
+    def again(self, entry: Entry, server_round: int, reason: str) -> None:
+        """A round is played once more; only its last try has rows."""
+        self._folder.drop_round(entry, server_round)
+        self._screen.note(f"{entry.key}: {reason}")
+
     def evaluated(self, seconds: float, cpu_seconds: float) -> None:
         """An evaluation of a global model took so long."""
         with self._lock:

@@ -12,6 +12,7 @@ from typing import Any
 from server.files import write_atomic
 from server.names import enumerate_words, labels, short_names
 from server.plot import DARK, LIGHT, draw_curves
+from server.report_page import PAGE
 from server.results import ClientRow, RunFolder
 from server.summary import Outcome, Table, summary_table
 
@@ -32,10 +33,7 @@ def write_report(folder: RunFolder, outcome: Outcome) -> Path:
         write_atomic(folder.curves_path, draw_curves(outcome.rounds, outcome.same, title, subtitle))
         for name, ink in (("light", LIGHT), ("dark", DARK)):  # the page has the titles already
             curves[name] = base64.b64encode(draw_curves(outcome.rounds, outcome.same, ink=ink)).decode()
-    source = Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(
-        source
-    )
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(PAGE)
     failures = [row for row in outcome.clients if row.status != "ok"]
     run = outcome.run
     page = template.render(

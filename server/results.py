@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
 from server.files import RowFile, hold, write_atomic
+from task.config import RunConfig
 from task.errors import UserError
 
 _OTHER = "choose another folder with --out"
@@ -29,6 +30,16 @@ class Entry(NamedTuple):
     def key(self) -> str:
         """Its name among the results in run.json."""
         return f"{self.scenario}/{self.strategy}/seed{self.seed}"
+
+
+def entries_of(config: RunConfig) -> list[Entry]:
+    """All contestants of a comparison, in the order in which they are shown."""
+    return [
+        Entry(scenario, strategy, seed)
+        for scenario in config.scenario
+        for strategy in config.strategies
+        for seed in config.seeds
+    ]
 
 
 @dataclass(frozen=True)
@@ -175,6 +186,12 @@ class RunFolder:
         with self._lock:
             self._rounds.rewrite([row for row in self._rounds.read() if row.round <= last.get(row.entry, -1)])
             self._clients.rewrite([row for row in self._clients.read() if row.round <= last.get(row.entry, -1)])
+
+    def drop_round(self, entry: Entry, server_round: int) -> None:
+        """Drop what clients.csv says of one round of a contestant: it is played again."""
+        with self._lock:
+            rows = self._clients.read()
+            self._clients.rewrite([row for row in rows if row.entry != entry or row.round != server_round])
 
     def write_run(self, run: Mapping[str, Any]) -> None:
         """Replace run.json.

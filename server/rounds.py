@@ -4,7 +4,7 @@ Flower's own `Strategy.start` cannot stop, resume or leave a lost client behind;
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,9 +14,9 @@ from flwr.serverapp.strategy import Strategy
 from server.federation import Chosen, Federation
 from server.results import ClientRow, Entry, RoundRow
 from server.stop import Stop
-from strategies.base import Shell, Verdict, conform, screen
+from strategies.base import Shell, Verdict, conform, needs_of, screen
 from task import seeds, wire
-from task.errors import describe
+from task.errors import describe, one_line
 from task.update import Arrays
 
 _LOOK_SECONDS = 0.05  # between two looks for replies where nothing wakes us earlier
@@ -35,6 +35,26 @@ class Journal(Protocol):
     def round(self, row: RoundRow, arrays: Arrays) -> None:
         """A finished round and its global arrays."""
 
+    def again(self, entry: Entry, server_round: int, reason: str) -> None:
+        """A round came to nothing and is played once more: what was told of its clients does not count."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """When a round counts.
+
+    Attributes:
+        deadline: seconds from sending a round's messages until nobody is waited for any more; None: no end.
+        quorum: valid updates that a round needs, >= 1.
+        tries: how often a round is played before its contestant stops with what it has, >= 1.
+        recovery: seconds that a new try waits for enough clients to be reachable.
+    """
+
+    deadline: float | None = None
+    quorum: int = 1
+    tries: int = 1
+    recovery: float = 0.0
+
 
 @dataclass(frozen=True)
 class Contestant:
@@ -47,6 +67,7 @@ class Contestant:
         config: of every train message; see `client.trainer.ShardClient.fit`.
         sample: clients a round; None: all.
         evaluate: accuracy and loss of global arrays on the test set.
+        terms: when a round counts.
     """
 
     entry: Entry
@@ -55,6 +76,7 @@ class Contestant:
     config: dict[str, Any]
     sample: int | None
     evaluate: Callable[[Arrays], tuple[float, float]]
+    terms: Terms = Terms()
 
 
 def run_rounds(contestant: Contestant, arrays: Arrays, first: int, last: int, journal: Journal, stop: Stop) -> Arrays:
@@ -64,18 +86,41 @@ def run_rounds(contestant: Contestant, arrays: Arrays, first: int, last: int, jo
         The final global arrays.
 
     Raises:
-        Stopped: if a round has no valid update, the strategy fails, or `stop` is set.
+        Stopped: if a round has fewer valid updates than its quorum in every try, the strategy fails, or `stop` is set.
     """
     if first == 0:
         accuracy, loss = contestant.evaluate(arrays)
         journal.round(RoundRow(*contestant.entry, 0, accuracy, loss, 0, 0, 0, 0, 0.0), arrays)
     for server_round in range(max(first, 1), last + 1):
-        arrays = _Round(contestant, server_round, arrays, journal, stop).play()
+        arrays = _play(contestant, server_round, arrays, journal, stop)
     return arrays
 
 
+def _play(contestant: Contestant, server_round: int, arrays: Arrays, journal: Journal, stop: Stop) -> Arrays:
+    """One round, in as many tries as its terms allow."""
+    terms = contestant.terms
+    for left in reversed(range(terms.tries)):
+        attempt = _Round(contestant, server_round, arrays, journal, stop)
+        new = attempt.play()
+        if new is not None:
+            return new
+        if left:
+            reason = f"{attempt.told}; {left} more {'try' if left == 1 else 'tries'}"
+            journal.again(contestant.entry, server_round, reason)
+            _recover(contestant, attempt.clients.values(), stop)
+    raise Stopped(attempt.told)
+
+
+def _recover(contestant: Contestant, clients: Collection[int], stop: Stop) -> None:
+    """Wait until a quorum could answer, or long enough."""
+    until = time.monotonic() + contestant.terms.recovery
+    while time.monotonic() < until and contestant.federation.reachable(clients) < contestant.terms.quorum:
+        if stop.wait(_LOOK_SECONDS):
+            raise Stopped(stop.reason)
+
+
 class _Round:
-    """One round: what was sent, what came back."""
+    """One try of one round: what was sent, what came back."""
 
     def __init__(self, contestant: Contestant, server_round: int, arrays: Arrays, journal: Journal, stop: Stop) -> None:
         self.contestant, self.number, self.arrays = contestant, server_round, arrays
@@ -85,9 +130,21 @@ class _Round:
         self.clients = {federation.nodes[client]: client for client in chosen}
         self.accepted = self.refused = self.bytes_up = self.bytes_down = 0
 
-    def play(self) -> Arrays:
+    @property
+    def told(self) -> str:
+        """What is to say of a round that does not count."""
+        of = f"{len(self.clients)} clients"
+        if self.contestant.terms.quorum == 1:
+            return f"round {self.number} brought no valid update from {of}"
+        needed = f"{self.contestant.terms.quorum} are needed"
+        return f"round {self.number} brought {self.accepted} valid updates from {of}, {needed}"
+
+    def play(self) -> Arrays | None:
+        """The new global arrays; None without a quorum."""
         begun = time.perf_counter()
         new = self._train()
+        if new is None:
+            return None
         accuracy, loss = self.contestant.evaluate(new)
         row = RoundRow(
             *self.contestant.entry,
@@ -103,41 +160,61 @@ class _Round:
         self.journal.round(row, new)
         return new
 
-    def _train(self) -> Arrays:
+    def _train(self) -> Arrays | None:
         strategy, grid = self.contestant.strategy, self.contestant.federation.grid
-        config = wire.train_config({**self.contestant.config, "server-round": self.number})
+        needs = needs_of(strategy)
+        config = wire.train_config({**self.contestant.config, "server-round": self.number, wire.NEEDS: list(needs)})
         try:
             view = Chosen(grid, list(self.clients))
             messages = list(strategy.configure_train(self.number, wire.record(self.arrays), config, view))
             self.bytes_down = sum(wire.array_bytes(message) for message in messages)
-            replies = self._replies(set(grid.push_messages(messages)))
+            nodes = [message.metadata.dst_node_id for message in messages]
+            replies = self._replies(dict(zip(grid.push_messages(messages), nodes, strict=True)))
             del messages
             if isinstance(strategy, Shell):
                 strategy.report = self._report
                 result, _ = strategy.aggregate_train(self.number, replies)
             else:
                 # Strategies of others add up in the order of the replies: give them always the same one.
-                passed = sorted(screen(replies, self.arrays, (), self._report), key=self._client_of)
-                result, _ = strategy.aggregate_train(self.number, [m for m, _ in passed]) if passed else (None, None)
-            if result is not None:
-                return conform(wire.arrays_of(result), self.arrays)
+                passed = sorted(screen(replies, self.arrays, needs, self._report), key=self._client_of)
+                if len(passed) < self.contestant.terms.quorum:
+                    return None  # before the strategy, which may remember what it saw
+                result, _ = strategy.aggregate_train(self.number, [m for m, _ in passed])
+            if result is None or self.accepted < self.contestant.terms.quorum:
+                return None
+            return conform(wire.arrays_of(result), self.arrays)
         except Stopped:
             raise
         except Exception as error:  # a strategy of the user's may raise anything; the others go on
             raise Stopped(f"the strategy failed in round {self.number}: {describe(error)}") from error
-        raise Stopped(f"round {self.number} brought no valid update from {len(self.clients)} clients")
 
-    def _replies(self, waiting: set[str]) -> Iterator[Message]:
-        """Replies as they come, until all are there."""
-        federation = self.contestant.federation
-        while waiting:
-            if self.stop.is_set():
-                raise Stopped(self.stop.reason)
-            messages = list(federation.grid.pull_messages(waiting))
-            waiting -= {message.metadata.reply_to_message_id for message in messages}
-            yield from messages
-            if not messages:
-                federation.wait(_LOOK_SECONDS)
+    def _replies(self, waiting: dict[str, int]) -> Iterator[Message]:
+        """Replies as they come, until all are there or the deadline is over.
+
+        Args:
+            waiting: the node of each message, by the message's id.
+        """
+        federation, deadline = self.contestant.federation, self.contestant.terms.deadline
+        until = time.monotonic() + deadline if deadline else None
+        try:
+            while waiting:
+                if self.stop.is_set():
+                    raise Stopped(self.stop.reason)
+                messages = list(federation.grid.pull_messages(waiting))
+                for message in messages:
+                    node = waiting.pop(message.metadata.reply_to_message_id)
+                    if message.metadata.src_node_id == node:
+                        yield message
+                    else:  # Flower's own word on a reply that did not come whole
+                        self._report(Verdict(node, "failed", one_line(message.error.reason or "the reply was lost")))
+                if not messages:
+                    federation.wait(_LOOK_SECONDS)
+                if until and waiting and time.monotonic() >= until:
+                    for node in waiting.values():
+                        self._report(Verdict(node, "failed", f"no answer within the deadline of {deadline:g} s"))
+                    return
+        finally:
+            federation.drop(waiting)
 
     def _client_of(self, passed: tuple[Message, Any]) -> int:
         return self.clients[passed[0].metadata.src_node_id]
@@ -153,7 +230,7 @@ class _Round:
             *self.contestant.entry,
             self.number,
             self.clients[verdict.node_id],
-            update.num_examples if update else None,
+            facts.num_examples,
             facts.local_steps,
             update.local_norm if update else None,
             facts.train_loss,

@@ -28,6 +28,9 @@ class Screen(Protocol):
     def note(self, text: str) -> None:
         """One line that the user should know."""
 
+    def warn(self, text: str) -> None:
+        """One line that the user must not miss; a quiet screen shows it, too."""
+
     def begin(self, entries: Sequence[Entry], rounds: int, start: Mapping[Entry, int]) -> None:
         """Training begins.
 
@@ -86,6 +89,11 @@ class Silent:
 
     def note(self, text: str) -> None:
         """See Screen."""
+
+    def warn(self, text: str) -> None:
+        """See Screen."""
+        with self._lock:
+            self._warn(text)
 
     def begin(self, entries: Sequence[Entry], rounds: int, start: Mapping[Entry, int]) -> None:
         """See Screen."""

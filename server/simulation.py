@@ -30,6 +30,7 @@ from flwr.superlink.grid import InMemoryGrid
 
 from server.federation import Federation
 from server.workers import WorkerPool
+from task.shardfile import shard_name
 
 _RUN_ID = _TASK_ID = 1
 
@@ -147,7 +148,8 @@ class Simulation:
                 NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, heartbeat_interval=HEARTBEAT_INTERVAL_INF
             )
             self._state.acknowledge_node_heartbeat(node_id=node, heartbeat_interval=HEARTBEAT_INTERVAL_INF)
-            config: UserConfig = {"partition-id": client, "num-partitions": clients, "shards": str(folder)}
+            shard = str(folder / shard_name(client))
+            config: UserConfig = {"partition-id": client, "num-partitions": clients, "shard": shard}
             store = DeprecatedRunInfoStore(node_id=node, node_config=config)
             store.register_context(run_id=_RUN_ID, run=self._run)
             self._stores[node], self._partitions[node], nodes[client] = store, client, node

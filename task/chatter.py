@@ -5,7 +5,10 @@ import sys
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
+
+if TYPE_CHECKING:  # imported when there is something to show
+    from rich.console import Console
 
 
 class Chatter:
@@ -63,3 +66,17 @@ class Chatter:
             self._tee.join(timeout=0.5)  # children that still live may hold the other end
         self.out.flush()
         self.err.flush()
+
+
+def console_on(chatter: Chatter, *, live: bool) -> "Console":
+    """The user's terminal, or pipe, for whoever draws on it.
+
+    Args:
+        chatter: has the user's stdout.
+        live: whether lines may be drawn over.
+    """
+    from rich.console import Console
+
+    # rich asks descriptors 0 to 2 for the size, and 1 and 2 are the log now.
+    width = os.get_terminal_size(chatter.out.fileno()).columns if chatter.out.isatty() and not os.isatty(0) else None
+    return Console(file=chatter.out, width=width, force_terminal=None if live else False)

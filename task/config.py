@@ -81,6 +81,15 @@ class RunConfig(Frozen):
             raise ValueError(f"sample ({self.sample}) is more than clients ({self.clients})")
         return self
 
+    def train_config(self, num_classes: int, seed: int) -> dict[str, Any]:
+        """What every train message of a contestant says, except its round."""
+        return {
+            **self.training.model_dump(exclude_none=True),
+            "model": self.model,
+            "num-classes": num_classes,
+            "seed": seed,
+        }
+
 
 def parse(values: Mapping[str, Any]) -> RunConfig:
     """A configuration from plain values, nested as the models are.

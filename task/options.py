@@ -18,8 +18,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
-def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Everything that `RunConfig` holds. An option that is not given is absent from the namespace."""
+def add_run_options(parser: argparse.ArgumentParser, *, data: bool = True) -> None:
+    """Everything that `RunConfig` holds. An option that is not given is absent from the namespace.
+
+    Args:
+        parser: gets the options.
+        data: whether this program cuts the shards itself; else clients bring their own.
+    """
     default = RunConfig()
     group = parser.add_argument_group("the comparison")
 
@@ -34,7 +39,8 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
     )
     add("--rounds", f"default: {default.rounds}", type=int, metavar="N")
-    add("--clients", "default: 5, or as many as a folder of shards holds", type=int, metavar="N")
+    many = ", or as many as a folder of shards holds" if data else "; their shards are numbered from 0"
+    add("--clients", f"default: 5{many}", type=int, metavar="N")
     add(
         "--sample",
         "clients that take part in a round, the same for all strategies; default: all",
@@ -42,12 +48,14 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
     )
     add("--seeds", "default: 0", type=int, nargs="+", metavar="K")
-    add(
-        "--dataset",
-        "mnist-5k (default), digits, mnist, fashion-mnist, an .npz file, a folder of IDX files, or a folder of shards",
-        metavar="NAME|PATH",
-    )
-    add("--scenario", "default: iid", nargs="+", metavar="NAME")
+    if data:
+        add(
+            "--dataset",
+            "mnist-5k (default), digits, mnist, fashion-mnist, an .npz file, a folder of IDX files, "
+            "or a folder of shards",
+            metavar="NAME|PATH",
+        )
+        add("--scenario", "default: iid", nargs="+", metavar="NAME")
     add("--model", "cnn (default), mlp, or your own Keras model as package.module:function", metavar="NAME")
 
     group = parser.add_argument_group("local training")

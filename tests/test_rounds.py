@@ -34,6 +34,8 @@ class Notes:
 
     def reached(self, milestone): ...
 
+    def again(self, entry, server_round, reason): ...
+
     def ended(self, entry, reason):
         self.ends[entry] = reason
 

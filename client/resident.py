@@ -1,0 +1,265 @@
+"""A client process that stays: TensorFlow imported and the model traced once, the next message fetched in time."""
+
+import gc
+import logging
+import math
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.supercore.task_identity import TaskIdentity
+
+from client.app import app, check_model
+from client.fleet import Fleet, Forgotten, Refused, Taken, Unreachable
+from client.status import Status
+from client.trainer import warm_up
+from task.errors import describe
+from task.greeting import Greeting
+
+_HEARTBEAT_SECONDS = 5.0
+_SHORTEST_POLL = 0.05  # seconds between two polls of a server that does not hold the line
+_LONGEST_POLL = 0.2
+_LONGEST_RETRY = 2.0
+_TAKEN_SECONDS = 20.0  # until the server has certainly noticed that our predecessor is gone
+_log = logging.getLogger("fedarena")
+
+
+class Resident:
+    """Takes part in runs until it is told to stop.
+
+    Three threads share the work, so that the network and the training overlap: one fetches, one sends, and the caller's
+    trains. At most one message waits in each direction, which bounds the memory.
+
+    Args:
+        fleet: the connection.
+        node_config: what is this client's own, see `client.app`.
+        status: what the user sees.
+        once: whether to end with the first run that ends.
+    """
+
+    def __init__(self, fleet: Fleet, node_config: dict[str, Any], status: Status, *, once: bool) -> None:
+        self._fleet, self._config, self._status, self._once = fleet, node_config, status, once
+        self._inbox: queue.Queue[Message] = queue.Queue(maxsize=1)
+        self._outbox: queue.Queue[tuple[Message, float]] = queue.Queue(maxsize=1)
+        self._stop = threading.Event()
+        self._connected = threading.Event()
+        self._ever = False
+        self._refused: Refused | None = None
+        self._contexts: dict[int, Context] = {}
+        self._known: set[str] = set()  # ids of messages that are being worked on
+        self._wanted: dict[str, Any] = {}  # the training to prepare for
+        self._warm: dict[str, Any] = {}
+
+    def run(self, load: Callable[[], object]) -> None:
+        """Take part until `stop`, or until a run is over with `once`.
+
+        Args:
+            load: called first, while the other threads already talk to the server; imports what training takes.
+
+        Raises:
+            Refused: the server does not want this client.
+        """
+        threads = [
+            threading.Thread(target=work, name=work.__name__.strip("_"), daemon=True)
+            for work in (self._fetch, self._send, self._beat)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            load()
+            gc.freeze()  # what was imported stays
+            gc.enable()
+            while not self._stop.is_set():
+                if self._wanted != self._warm:
+                    self._prepare(self._wanted)
+                with suppress(queue.Empty):
+                    self._work(self._inbox.get(timeout=0.25))
+        finally:
+            self._stop.set()
+            self._fleet.close()
+        if self._refused:
+            raise self._refused
+
+    def stop(self) -> None:
+        """End after what is being done right now."""
+        self._stop.set()
+
+    # -- the caller's thread: everything that takes TensorFlow
+
+    def _prepare(self, config: dict[str, Any]) -> None:
+        """Build and trace while other clients are still coming."""
+        self._status.say("preparing the model")
+        context = self._context(0)
+        try:
+            check_model(str(config.get("model", "")), context)
+            warm_up(Path(str(context.node_config["shard"])), config)
+        except Exception as error:  # noqa: BLE001 - the first round raises it again, where it is reported
+            _log.warning("warm-up failed: %s", describe(error))
+        self._warm = config
+        self._status.say("ready")
+
+    def _work(self, message: Message) -> None:
+        group = message.metadata.group_id
+        self._status.begin(group)
+        reply, seconds = self._run_app(message)
+        self._status.done(group, seconds, describe_error(reply))
+        self._answer(message, reply, seconds)
+
+    def _run_app(self, message: Message) -> tuple[Message, float]:
+        began = time.perf_counter()
+        TaskIdentity.run_id = message.metadata.run_id
+        try:
+            reply = app(message, self._context(message.metadata.run_id))
+        except Exception as error:  # noqa: BLE001 - `client.privacy.guard` lets none through; nothing of it leaves
+            _log.exception("the app failed")
+            reply = Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, type(error).__name__), reply_to=message)
+        return reply, time.perf_counter() - began
+
+    def _answer(self, message: Message, reply: Message, seconds: float) -> None:
+        self._put(self._outbox, (reply, seconds))
+        self._known.discard(message.metadata.message_id)
+
+    def _context(self, run_id: int) -> Context:
+        if run_id not in self._contexts:
+            self._contexts.clear()  # what a client remembers is of one run
+            self._contexts[run_id] = Context(
+                run_id=run_id, node_id=self._fleet.node_id, node_config=self._config, state=RecordDict(), run_config={}
+            )
+        return self._contexts[run_id]
+
+    def _drain(self) -> None:
+        """Until the last answer has left."""
+        while not self._outbox.empty() and not self._stop.is_set():
+            time.sleep(0.01)
+        time.sleep(0.2)
+
+    # -- threads that talk
+
+    def _hear(self, message: Message) -> None:
+        greeting = Greeting.read(message)
+        self._answer(message, *self._run_app(message))
+        if greeting.topic == "refused":
+            self._refused = Refused(f"the server refuses this client: {greeting.text}", by_server=True)
+            self._stop.set()
+        elif greeting.topic == "over":
+            self._status.over(greeting.text)
+            if self._once:
+                self._drain()
+                self._stop.set()
+        elif greeting.config:
+            self._wanted = dict(greeting.config)
+
+    def _fetch(self) -> None:
+        pause = _SHORTEST_POLL
+        while not self._stop.is_set():
+            if not self._connected.is_set() and not self._connect():
+                continue
+            asked = time.monotonic()
+            message = self._try(self._fleet.pull)
+            if message is None:
+                if self._connected.is_set() and time.monotonic() - asked < _SHORTEST_POLL:  # it was not held
+                    self._stop.wait(pause)
+                    pause = min(_LONGEST_POLL, pause * 1.2)
+                continue
+            pause = _SHORTEST_POLL
+            if message.metadata.message_id not in self._known:
+                self._known.add(message.metadata.message_id)
+                if message.metadata.message_type == "query":
+                    self._hear(message)
+                else:
+                    self._put(self._inbox, message)
+
+    def _send(self) -> None:
+        while not self._stop.is_set():
+            with suppress(queue.Empty):
+                reply, seconds = self._outbox.get(timeout=0.5)
+                for attempt in range(1 << 30):
+                    try:
+                        self._fleet.push(reply, seconds)
+                    except Unreachable as trouble:
+                        self._status.trouble(str(trouble))
+                        if self._stop.wait(_retry_after(attempt)):
+                            return
+                    except (Forgotten, Refused) as gone:
+                        _log.warning("an answer is not wanted any more: %s", gone)
+                        break
+                    else:
+                        break
+
+    def _beat(self) -> None:
+        while not self._stop.wait(_HEARTBEAT_SECONDS):
+            if self._connected.is_set():
+                self._try(lambda: self._fleet.heartbeat())
+
+    def _connect(self) -> bool:
+        taken = 0.0  # since when another process is in our place
+        for attempt in range(1 << 30):
+            if self._stop.is_set():
+                break
+            try:
+                self._fleet.activate()
+            except Unreachable as trouble:
+                taken = (taken or time.monotonic()) if isinstance(trouble, Taken) else 0.0
+                if taken and time.monotonic() - taken > _TAKEN_SECONDS:
+                    self._refused = Refused(f"{trouble}; end that one first", by_server=True)
+                    self._stop.set()
+                    break
+                self._status.trouble(str(trouble))
+                self._stop.wait(_retry_after(attempt))
+            except Refused as refused:
+                if not self._ever or refused.by_server:
+                    self._refused = refused
+                    self._stop.set()
+                    break
+                self._status.trouble(str(refused))  # such as a certificate that its owner will renew
+                self._stop.wait(_LONGEST_RETRY)
+            else:
+                self._ever = True
+                self._known.clear()
+                self._connected.set()
+                self._status.connected()
+                return True
+        return False
+
+    def _try(self, call: Callable[[], Message | None]) -> Message | None:
+        """One request; what goes wrong leads to a new connection or a short pause."""
+        try:
+            answer = call()
+        except Unreachable as trouble:
+            self._status.trouble(str(trouble))
+            self._stop.wait(_retry_after(1))
+        except Forgotten:
+            if self._connected.is_set():
+                self._connected.clear()
+                self._status.say("the server started anew; connecting again")
+            self._stop.wait(_SHORTEST_POLL)
+        except Refused as refused:
+            self._connected.clear()
+            self._status.trouble(str(refused))
+        else:
+            self._status.contact()
+            return answer
+        return None
+
+    def _put(self, where: "queue.Queue[Any]", what: object) -> None:
+        while not self._stop.is_set():
+            with suppress(queue.Full):
+                where.put(what, timeout=0.5)
+                return
+
+
+def describe_error(reply: Message) -> str | None:
+    """What an error reply says; None for another."""
+    return reply.error.reason if reply.has_error() else None
+
+
+def _retry_after(attempt: int) -> float:
+    """Seconds; twice as long each time, and never the same for two clients."""
+    return min(_LONGEST_RETRY, 0.25 * 2 ** min(attempt, 8)) * random.uniform(0.8, 1.2)  # noqa: S311

@@ -1,0 +1,118 @@
+"""What the owner of a client sees: one line that changes on a terminal, one line an event in a log."""
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # imported when there is something to show
+    from rich.console import Console
+    from rich.status import Status as Spinner
+
+_SAME_TROUBLE = 30.0  # seconds before the same trouble is told again
+_log = logging.getLogger("fedarena")
+
+
+class Status:
+    """The client's events; safe to call from several threads. Everything also goes to the log file.
+
+    Args:
+        console: where lines go; a terminal gets a live line, too.
+        address: of the server, "HOST:PORT".
+    """
+
+    def __init__(self, console: "Console", address: str) -> None:
+        self._console, self._address = console, address
+        self._lock = threading.RLock()
+        self._last_contact = 0.0
+        self._trouble, self._troubled_at = "", 0.0
+        self._doing = f"looking for {address}"
+        self._rounds = 0
+        self._spinner: Spinner | None = None
+        self._closed = threading.Event()
+        if console.is_terminal:
+            self._spinner = console.status(self._doing)
+            self._spinner.start()
+            threading.Thread(target=self._tick, name="status", daemon=True).start()
+
+    def say(self, text: str) -> None:
+        """Something happened."""
+        with self._lock:
+            self._doing = text
+            self._line(text)
+
+    def connected(self) -> None:
+        """The server took this client in."""
+        with self._lock:
+            self._trouble = ""
+            self._last_contact = time.monotonic()
+            self._doing = "waiting for the server"
+            self._line(f"connected to {self._address}")
+
+    def contact(self) -> None:
+        """The server answered."""
+        with self._lock:
+            self._last_contact = time.monotonic()
+            if self._trouble:
+                self._trouble = ""
+                self._line("in contact again")
+
+    def trouble(self, text: str) -> None:
+        """Something does not work right now and is tried again."""
+        with self._lock:
+            now = time.monotonic()
+            if text != self._trouble or now - self._troubled_at > _SAME_TROUBLE:
+                self._trouble, self._troubled_at = text, now
+                self._line(f"{text}; trying again", style="yellow", level=logging.WARNING)
+
+    def begin(self, group: str) -> None:
+        """Training for a round begins; the group names strategy and round."""
+        with self._lock:
+            self._doing = f"training {_words(group)}"
+
+    def done(self, group: str, seconds: float, failure: str | None) -> None:
+        """Training for a round ended."""
+        with self._lock:
+            self._rounds += not failure
+            self._doing = "waiting for the server"
+            fields: dict[str, Any] = {"round": group, "seconds": round(seconds, 3), "failure": failure}
+            if failure:
+                self._line(f"{_words(group)} failed: {failure}", style="red", level=logging.ERROR, **fields)
+            elif self._spinner:
+                _log.info("%s trained", _words(group), extra={"fields": fields})
+            else:
+                self._line(f"{_words(group)} trained in {seconds:.2f} s", **fields)
+
+    def over(self, text: str) -> None:
+        """The run is over."""
+        with self._lock:
+            self._doing = "waiting for the next run"
+            self._line(f"{text}; {self._rounds} rounds trained")
+            self._rounds = 0
+
+    def close(self) -> None:
+        """The live line goes."""
+        self._closed.set()
+        with self._lock:
+            if self._spinner:
+                self._spinner.stop()
+
+    def _line(self, text: str, *, style: str = "", level: int = logging.INFO, **fields: Any) -> None:
+        _log.log(level, "%s", text, extra={"fields": fields})
+        stamp = time.strftime("%H:%M:%S")
+        self._console.print(f"{stamp}  {text}", style=style, markup=False, highlight=False, soft_wrap=True)
+
+    def _tick(self) -> None:
+        while not self._closed.wait(0.5):
+            with self._lock:
+                if self._spinner:
+                    silent = time.monotonic() - self._last_contact
+                    seen = f", last contact {silent:.0f} s ago" if self._last_contact and silent > 8 else ""
+                    trained = f", {self._rounds} rounds trained" if self._rounds else ""
+                    self._spinner.update(f"{self._doing}{trained}{seen}")
+
+
+def _words(group: str) -> str:
+    """A group id, such as "fedavg 3", for the user."""
+    label, _, number = group.rpartition(" ")
+    return f"{label} round {number}".strip() if number.isdecimal() else group

@@ -1,0 +1,113 @@
+"""`python -m server`: serve real clients; and enroll them."""
+
+import gc
+import os
+import sys
+import time
+
+_STARTED = time.time()
+gc.disable()  # importing makes no garbage; switched on before training
+
+# Before any library reads them: no telemetry, no update check, nothing that needs a network.
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+
+import argparse  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+from task.errors import UserError  # noqa: E402
+from task.options import Parser, add_run_options, config_from, fail, given_run_options  # noqa: E402
+
+PROGRAM = "python -m server"
+COMMANDS = ("enroll", "revoke", "members", "renew")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve one run, or do what a sub-command says; the exit status.
+
+    0: every strategy finished; 1: one did not; 2: a mistake of the user's; 130: Ctrl-C or SIGTERM.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        if given and given[0] in COMMANDS:
+            return _manage(given)
+        return _serve(vars(_parser().parse_args(given)), given)
+    except UserError as error:
+        return fail(PROGRAM, error)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _manage(arguments: list[str]) -> int:
+    from server.enroll import add_commands, run
+
+    parser = Parser(prog=PROGRAM, description="Who may take part.")
+    add_commands(parser.add_subparsers(required=True, metavar="command"))
+    return run(parser.parse_args(arguments))
+
+
+def _serve(given: dict[str, Any], words: list[str]) -> int:
+    out, resume = given.pop("out", None), given.pop("resume", None)
+    if resume is not None and (clash := given_run_options(given) + (["--out"] if out else [])):
+        raise UserError(f"--resume goes on with the configuration of {resume}; leave out {', '.join(clash)}")
+    config = None if resume is not None else config_from(given)
+
+    from server.serve import serve
+
+    return serve(
+        config,
+        Path(resume or out or time.strftime("runs/%Y%m%d-%H%M%S")),
+        given,
+        quiet=given.get("quiet", False),
+        verbose=given.get("verbose", False),
+        command=["python", "-m", "server", *words],
+        started=_STARTED,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog=PROGRAM,
+        description="Serve real clients, which train on their own machines: python -m client.",
+        epilog=f"Who may take part: {PROGRAM} {{{','.join(COMMANDS)}}} --help",
+    )
+    add_run_options(parser, data=False)
+    group = parser.add_argument_group("this server")
+
+    def add(name: str, text: str, **kind: Any) -> None:
+        group.add_argument(name, default=argparse.SUPPRESS, help=text, **kind)
+
+    add("--listen", "default: 127.0.0.1:9092", metavar="HOST:PORT")
+    add("--test", "the test set, as `python -m task.data split` writes it; default: test.npz", metavar="FILE")
+    add("--federation", "the folder that `enroll` made; default: federation", metavar="DIR")
+    add("--insecure", "plain HTTP, anyone may take part; needs no flag on 127.0.0.1", action="store_true")
+    add("--round-deadline", "leave out who has not answered after so long; default: none", type=_seconds, metavar="S")
+    add("--quorum", "valid updates that a round needs; default: more than half", type=int, metavar="N")
+    add("--tries", "how often a round without a quorum is played; default: 3", type=_positive, metavar="N")
+    add("--patience", "how long a silent client is waited for; default: 60", type=_seconds, metavar="S")
+    add("--out", "where the results go; default: runs/<time>", metavar="DIR")
+    add("--resume", "go on with the run in this folder", metavar="DIR")
+    add("--quiet", "show failures only", action="store_true")
+    add("--verbose", "show what Flower and TensorFlow say, too", action="store_true")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, not {text!r}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of seconds > 0, not {text!r}")
+    return seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""Who may come to our SuperLink: the members of a roster, as it changes, or anyone; and a word on who is refused."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from server.link.link import Link
+from server.roster import Roster
+from task.errors import UserError
+from task.identity import fingerprint, public_key_to_bytes
+from task.open_key import open_key
+
+_LOOK_SECONDS = 0.5
+_SAME_REFUSAL = 60.0  # seconds before the same refusal is told again
+_log = logging.getLogger("fedarena")
+
+
+class Admission:
+    """Lets clients in, and refuses those who were revoked while the server runs.
+
+    Args:
+        link: the SuperLink.
+        roster: who is enrolled; None: anyone may come as any client.
+        clients: how many take part.
+        note: told in one line what the user should know.
+    """
+
+    def __init__(self, link: Link, roster: Roster | None, clients: int, note: Callable[[str], None]) -> None:
+        self._link, self._roster, self._note = link, roster, note
+        self._nodes: dict[bytes, int] = {}  # by public key
+        self._clients: dict[int, int] = {}  # client by node
+        self._ended = threading.Event()
+        if roster is None:
+            for client in range(clients):
+                self._admit(public_key_to_bytes(open_key(client).public_key()), client)
+        else:
+            self._follow(roster)
+            threading.Thread(target=self._watch, args=(roster,), name="roster", daemon=True).start()
+
+    @property
+    def names(self) -> dict[int, str]:
+        """What the clients are called, by number."""
+        return {member.client: member.name for member in self._roster.active} if self._roster else {}
+
+    def number_of(self, node: int) -> int | None:
+        """Which client a node is enrolled as."""
+        return self._clients.get(node)
+
+    def stop(self) -> None:
+        """Follow the roster no more."""
+        self._ended.set()
+
+    def _admit(self, public_key: bytes, client: int) -> None:
+        node = self._link.state.admit(public_key)
+        self._nodes[public_key], self._clients[node] = node, client
+
+    def _follow(self, roster: Roster) -> None:
+        active = {member.public_key: member for member in roster.active}
+        for public_key, member in active.items():
+            if public_key not in self._nodes:
+                self._admit(public_key, member.client)
+        for public_key in self._nodes.keys() - active.keys():
+            self._link.state.expel(self._nodes.pop(public_key))
+
+    def _watch(self, roster: Roster) -> None:
+        while not self._ended.wait(_LOOK_SECONDS):
+            if not roster.changed():
+                continue
+            before = {member.name for member in roster.active}
+            try:
+                roster.reload()
+            except UserError as error:
+                self._note(str(error))
+                self._ended.wait(_SAME_REFUSAL)
+                continue
+            self._follow(roster)
+            after = {member.name for member in roster.active}
+            for name in sorted(before - after):
+                self._note(f"{name} was revoked and is refused from now on")
+            for name in sorted(after - before):
+                self._note(f"{name} was enrolled")
+
+
+class Refusals:
+    """Tells of refused calls, the same one not too often.
+
+    Args:
+        note: told in one line.
+        name_of: what the owner of a public key is called, if that is known.
+    """
+
+    def __init__(self, note: Callable[[str], None], name_of: Callable[[bytes], str | None]) -> None:
+        self._note, self._name_of = note, name_of
+        self._told: dict[tuple[str, bytes, str], float] = {}
+
+    def __call__(self, address: str, public_key: bytes, status: int, path: str) -> None:
+        """See `server.link.door.Door`."""
+        what = self._what(public_key, status, path)
+        if what is None:
+            return
+        key, now = (address, public_key, what), time.monotonic()
+        if now - self._told.get(key, -_SAME_REFUSAL) < _SAME_REFUSAL:
+            return
+        self._told[key] = now
+        where = f" from {address}" if address else ""
+        self._note(f"refused: {what}{where}")
+        _log.warning("refused", extra={"fields": {"what": what, "address": address}})
+
+    def _what(self, public_key: bytes, status: int, path: str) -> str | None:
+        if not status:
+            known = {
+                "plain HTTP": "a client that speaks plain HTTP, and this server wants TLS",
+                "SSLV3_ALERT_CERTIFICATE_EXPIRED": "a client for which this server's certificate has expired",
+                "TLSV1_ALERT_UNKNOWN_CA": "a client that does not trust this server's certificate",
+                "SSLV3_ALERT_BAD_CERTIFICATE": "a client that does not trust this server's certificate",
+            }
+            return known.get(path, f"a TLS handshake that failed ({path})")
+        if path.endswith("/activate-node"):
+            name = self._name_of(public_key)
+            if name:
+                return name
+            return f"an unknown key, {fingerprint(public_key)}"
+        if path.endswith("/register-node"):
+            return "a client without an identity"
+        if status == 404:
+            return f"a call of {path[:60]}, which is not served here"
+        return None  # a node of an earlier server process, which will come anew

@@ -1,0 +1,66 @@
+"""The ServerApp, for `flwr run` on anyone's SuperLink; `python -m server` plays the same `Hosting` on its own."""
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from server.checks import check_strategies
+from server.hosting import Clients, Hosting
+from server.record import RunRecord
+from server.results import RunFolder
+from server.rounds import Terms
+from server.screen_plain import Plain
+from server.serve import read_test
+from server.site import GridSite
+from task.config import RunConfig, Training, parse
+from task.errors import UserError
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """One run, as the run config says.
+
+    Its keys are those of pyproject.toml's [tool.flwr.app.config], and any other option of `python -m server` that
+    describes a run, such as `batch-size`.
+
+    Raises:
+        UserError: for what only the user can mend; Flower's log shows it.
+        RuntimeError: a strategy did not finish.
+    """
+    started = time.time()
+    given = {str(name).replace("-", "_"): value for name, value in context.run_config.items()}
+    test, out = Path(str(given.pop("test"))), str(given.pop("out", ""))
+    file, shape, dataset, digest = read_test(test)
+    config = config_of(given).model_copy(update={"dataset": dataset})
+    check_strategies(config)
+    folder = Path(out or time.strftime("runs/%Y%m%d-%H%M%S"))
+    with RunFolder.create(folder) as results:
+        data = {"sha256": digest, "shards": {"test": digest}}
+        record = RunRecord(results, config, data, ["flwr", "run"], resumed=False)
+        record.begin()
+        quorum = (config.sample or config.clients or 1) // 2 + 1
+        hosting = Hosting(config, record, Plain(sys.stdout), file, shape, Terms(quorum=quorum, tries=3), started)
+        if hosting.run(Clients(GridSite(grid), {}, lambda _: None)):
+            raise RuntimeError(f"a strategy did not finish; see {folder / 'run.json'}")
+
+
+def config_of(given: dict[str, Any]) -> RunConfig:
+    """The configuration that flat keys describe; lists are words separated by spaces.
+
+    Raises:
+        UserError: for a key or a value that is not allowed.
+    """
+    training = {name: given.pop(name) for name in Training.model_fields if name in given}
+    for name in ("strategies", "seeds", "scenario"):
+        if name in given:
+            given[name] = shlex.split(str(given[name]))
+    if unknown := sorted(given.keys() - RunConfig.model_fields.keys()):
+        raise UserError(f"--run-config: there is no {unknown[0]!r}")
+    return parse({**given, "training": training})

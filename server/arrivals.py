@@ -1,0 +1,209 @@
+"""Who is there: greets every node that comes, checks what it says of itself, and knows each client's node."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from flwr.app import Message
+
+from server.models import Shape
+from server.screen import Screen
+from server.site import Site
+from task.greeting import Greeting, Presence
+
+_LOOK_SECONDS = 0.1
+_log = logging.getLogger("fedarena")
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a client has to fit.
+
+    Attributes:
+        clients: how many take part; their numbers are 0..clients-1.
+        shape: of the test set.
+        tensorflow: the server's version.
+        names: what the clients are called, by number; the others are "client 3".
+    """
+
+    clients: int
+    shape: Shape
+    tensorflow: str
+    names: Mapping[int, str]
+
+    def name(self, client: int) -> str:
+        """What a client is called in what the user reads."""
+        given = self.names.get(client)
+        return f"{given} (client {client})" if given else f"client {client}"
+
+    def objection(self, presence: Presence) -> str | None:
+        """Why this client cannot take part; None if it can."""
+        if not 0 <= presence.client < self.clients:
+            return f"this run has the clients 0 to {self.clients - 1}, and this is client {presence.client}"
+        if presence.input_shape != self.shape.input_shape:
+            return f"its examples have the shape {presence.input_shape}, the test set's {self.shape.input_shape}"
+        if presence.num_classes not in (0, self.shape.num_classes):
+            return f"its shard has {presence.num_classes} classes, the test set {self.shape.num_classes}"
+        return None
+
+
+class Nodes(Mapping[int, int]):
+    """The node of each client, by number, for those who send messages. It changes when a client comes by another node.
+
+    A client that has not come yet has the node that it will have, or none, which is -1.
+    """
+
+    def __init__(self, clients: int) -> None:
+        self._nodes = dict.fromkeys(range(clients), -1)
+
+    def __getitem__(self, client: int) -> int:
+        return self._nodes[client]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._nodes)
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def seat(self, client: int, node: int) -> None:
+        """From now on this node is the client's."""
+        self._nodes[client] = node
+
+
+class Arrivals:
+    """Greets nodes in a thread of its own, from `start` to `stop`.
+
+    Args:
+        site: where they come to.
+        expected: what they have to fit.
+        number_of: which client a node is enrolled as; None: it says so itself.
+        hello: what a node is greeted with.
+        screen: what the user sees.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        expected: Expected,
+        number_of: Callable[[int], int | None],
+        hello: Greeting,
+        screen: Screen,
+    ) -> None:
+        self._site, self._expected, self._number_of = site, expected, number_of
+        self._hello, self._screen = hello, screen
+        self.nodes = Nodes(expected.clients)
+        self._federation = site.federation("", self.nodes)
+        self._greeted: dict[int, str] = {}  # node and the mark under which it was greeted
+        self._asked: dict[str, int] = {}  # message id and node
+        self._welcome: dict[int, int] = {}  # client and node
+        self._away: set[int] = set()  # clients that were here and cannot be reached
+        self._ended = threading.Event()
+        self._changed = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="arrivals", daemon=True)
+
+    def start(self) -> None:
+        """Begin to greet."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Greet nobody any more. Again: no effect."""
+        self._ended.set()
+        self._thread.join()
+
+    def missing(self) -> list[int]:
+        """Clients that have not come, or cannot be reached."""
+        here = {client for client, node in list(self._welcome.items()) if self._site.is_here(node)}
+        return [client for client in range(self._expected.clients) if client not in here]
+
+    def wait(self, seconds: float) -> bool:
+        """Until all are here, at most so long; whether they are."""
+        if self.missing():
+            self._changed.wait(seconds)
+            self._changed.clear()
+        return not self.missing()
+
+    def tell_all(self, greeting: Greeting, seconds: float) -> None:
+        """Say something to every client that is here, and wait a little for them to hear it."""
+        grid = self._federation.grid
+        nodes = [node for node in self._welcome.values() if self._site.is_here(node)]
+        waiting = set(grid.push_messages([greeting.message(node) for node in nodes])) if nodes else set()
+        for _ in range(int(seconds / _LOOK_SECONDS)):
+            waiting -= {reply.metadata.reply_to_message_id for reply in grid.pull_messages(waiting)}
+            if not waiting:
+                break
+            self._federation.wait(_LOOK_SECONDS)
+        self._federation.drop(waiting)
+
+    def _work(self) -> None:
+        while not self._ended.is_set():
+            try:
+                self._greet()
+                self._listen()
+                self._watch()
+            except Exception:  # noqa: BLE001 - whatever one node does, the others are greeted
+                _log.exception("greeting failed")
+            self._federation.wait(_LOOK_SECONDS)
+
+    def _greet(self) -> None:
+        arrived = self._site.arrived()
+        new = [node for node, mark in arrived.items() if self._greeted.get(node) != mark]
+        if new:
+            self._greeted |= {node: arrived[node] for node in new}
+            ids = self._federation.grid.push_messages([self._hello.message(node) for node in new])
+            self._asked |= dict(zip(ids, new, strict=True))
+
+    def _listen(self) -> None:
+        if not self._asked:
+            return
+        for reply in self._federation.grid.pull_messages(list(self._asked)):
+            node = self._asked.pop(reply.metadata.reply_to_message_id)
+            if not reply.has_error():
+                self._hear(node, reply)
+
+    def _hear(self, node: int, reply: Message) -> None:
+        try:
+            presence = Presence.read(reply)
+        except ValueError as error:
+            self._refuse(node, "a client", str(error))
+            return
+        enrolled, client = self._number_of(node), presence.client
+        name = self._expected.name(client if enrolled is None else enrolled)
+        objection = self._expected.objection(presence)
+        if enrolled is not None and enrolled != client:
+            objection = f"it is enrolled as client {enrolled}, but its shard says client {client}"
+        if objection is None and self._welcome.get(client, node) != node and self._site.is_here(self._welcome[client]):
+            objection = f"client {client} is here already"
+        if objection:
+            self._refuse(node, name, objection)
+            return
+        self._welcome[client] = node
+        self.nodes.seat(client, node)
+        self._changed.set()
+        missing = ", ".join(self._expected.name(other) for other in self.missing())
+        other = f"; its TensorFlow is {presence.tensorflow}, this one {self._expected.tensorflow}: bits may differ"
+        self._screen.note(
+            f"{name} is here"
+            + (other if presence.tensorflow != self._expected.tensorflow else "")
+            + (f"; missing: {missing}" if missing else "")
+        )
+        _log.info("client is here", extra={"fields": {"client": client, "node": node}})
+
+    def _refuse(self, node: int, name: str, objection: str) -> None:
+        self._screen.warn(f"refused: {name}: {objection}")
+        _log.warning("refused", extra={"fields": {"client": name, "node": node, "reason": objection}})
+        self._federation.grid.push_messages([Greeting("refused", objection).message(node)])
+
+    def _watch(self) -> None:
+        """Tell when a client gets lost, and when it is back."""
+        for client, node in list(self._welcome.items()):
+            here, name = self._site.is_here(node), self._expected.name(client)
+            if not here and client not in self._away:
+                self._away.add(client)
+                self._screen.warn(f"{name} cannot be reached; it is waited for")
+                _log.warning("client is silent", extra={"fields": {"client": client}})
+            elif here and client in self._away:
+                self._away.discard(client)
+                self._changed.set()
+                self._screen.note(f"{name} is back")
+                _log.info("client is back", extra={"fields": {"client": client}})

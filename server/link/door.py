@@ -1,0 +1,161 @@
+"""What stands before Flower's Fleet API on the open port: polls that wait, and a word on who is refused."""
+
+import asyncio
+from base64 import b64decode
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from flwr.proto.fleet_pb2 import PullMessagesRequest
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+FLEET = "/v1/fleet/"
+_PULL = FLEET + "pull-messages"
+_LARGEST_POLL = 4096  # bytes of a request that names one node
+_KEY = FLEET_HTTP_PUBLIC_KEY_HEADER.lower().encode()
+_ELSEWHERE = b"only Flower's Fleet API is served here: start runs with python -m server"
+
+
+class Door:
+    """An ASGI application around Flower's.
+
+    A poll of a node for which no message waits is held until one comes, so that nobody needs to ask often: a message
+    is on its way at once, and an idle client costs one request in `hold` seconds.
+
+    Args:
+        app: Flower's Fleet API.
+        waits: whether a message waits for a node.
+        refused: told of every refused call: address, public key (PEM, empty if none was sent), HTTP status, path.
+        hold: the longest time in seconds that a poll is held; Flower's own SuperNode gives up after 30.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        waits: Callable[[int], bool],
+        refused: Callable[[str, bytes, int, str], None],
+        hold: float = 5.0,
+    ) -> None:
+        self._app, self._waits, self._refused, self._hold = app, waits, refused, hold
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._bells: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
+        self._polling: Counter[int] = Counter()
+
+    def is_polling(self, node: int) -> bool:
+        """Whether a poll of this node is held right now: its process lives and can be reached."""
+        return self._polling[node] > 0
+
+    def ring(self, node: int) -> None:
+        """A message waits for this node; callable from any thread."""
+        if self._loop and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._bells[node].set)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        self._loop = asyncio.get_running_loop()
+        if scope["type"] != "http":
+            return
+        if not scope["path"].startswith(FLEET):
+            await _answer(send, 404, _ELSEWHERE)
+            self._refused(_address(scope), b"", 404, scope["path"])
+            return
+        if scope["path"] == _PULL:
+            body = await _body(receive, _LARGEST_POLL)
+            if body is None or not await self._wait(body, receive):
+                return
+            receive = _again(body)
+        await self._app(scope, receive, self._watched(scope, send))
+
+    async def _wait(self, body: bytes, receive: Receive) -> bool:
+        """Until a message waits for the node that asks, or the time is over; False if it hung up."""
+        try:
+            node = PullMessagesRequest.FromString(body).node.node_id
+        except Exception:  # noqa: BLE001 - Flower's own parser gives the answer to what cannot be parsed
+            return True
+        if self._waits(node):
+            return True
+        bell = self._bells[node]
+        bell.clear()
+        if self._waits(node):  # it came between the look and the clear
+            return True
+        rung, hung_up = asyncio.ensure_future(bell.wait()), asyncio.ensure_future(_hang_up(receive))
+        self._polling[node] += 1
+        try:
+            await asyncio.wait({rung, hung_up}, timeout=self._hold, return_when=asyncio.FIRST_COMPLETED)
+            return not hung_up.done()
+        finally:
+            self._polling[node] -= 1
+            rung.cancel()
+            hung_up.cancel()
+
+    def _watched(self, scope: Scope, send: Send) -> Send:
+        async def watched(event: MutableMapping[str, Any]) -> None:
+            if event["type"] == "http.response.start" and event["status"] in (400, 401, 403, 409):
+                self._refused(_address(scope), _key(scope), event["status"], scope["path"])
+            await send(event)
+
+        return watched
+
+
+async def _body(receive: Receive, largest: int) -> bytes | None:
+    """The request's body; None if the client hung up or sent too much."""
+    body = b""
+    while True:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            return None
+        body += bytes(event.get("body", b""))
+        if len(body) > largest:
+            return None
+        if not event.get("more_body", False):
+            return body
+
+
+async def _hang_up(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _again(body: bytes) -> Receive:
+    """A `receive` that gives a body that was already read."""
+    events = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> MutableMapping[str, Any]:
+        if events:
+            return events.pop()
+        await asyncio.Event().wait()  # the client stays on the line until it has its answer
+        raise AssertionError("unreachable")
+
+    return receive
+
+
+async def _answer(send: Send, status: int, text: bytes) -> None:
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(text))],
+        }
+    )
+    await send({"type": "http.response.body", "body": text})
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else "an unknown address"
+
+
+def _key(scope: Scope) -> bytes:
+    """The public key that the caller shows, PEM; empty when it shows none."""
+    for name, value in scope["headers"]:
+        if name == _KEY:
+            try:
+                return b64decode(value, validate=True)
+            except ValueError:
+                return b""
+    return b""

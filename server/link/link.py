@@ -1,0 +1,213 @@
+"""The SuperLink as one object: who may come in, what is sent, what comes back."""
+
+import logging
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from flwr.common.constant import NOOP_FLWR_AID, SUPERLINK_NODE_ID, Status
+from flwr.server.superlink.linkstate import LinkStateFactory
+from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID, TaskType
+from flwr.supercore.error import http_error_translator
+from flwr.supercore.fab import Fab
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.federation import NoOpFederationManager
+from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
+from flwr.superlink.routers.fleet.router import router as fleet_router
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+
+from server.federation import Federation
+from server.link.door import Door
+from server.link.grid import LinkGrid
+from server.link.state import LinkState
+from task.errors import UserError, describe
+
+Refused = Callable[[str, bytes, int, str], None]
+
+_IN_CONTACT = 15.0  # seconds since the last sign of life: a resident client gives one every 5, also while it trains
+_log = logging.getLogger("fedarena")
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Paths of the server's certificate chain and its key, PEM."""
+
+    certificate: Path
+    key: Path
+
+
+class Link:
+    """Flower's SuperLink on one port.
+
+    Args:
+        host: address to listen on.
+        port: TCP port; 0 picks a free one.
+        tls: certificate and key; None serves plain HTTP.
+        open_to_all: nodes may register themselves with any key, as Flower has it without node authentication.
+        patience: seconds without a sign of life after which a node that owes a reply is given up.
+        refused: told of refused calls, see `Door`; and of failed TLS handshakes, with status 0 and the reason as path.
+    """
+
+    def __init__(
+        self, host: str, port: int, tls: Tls | None, *, open_to_all: bool, patience: float, refused: Refused
+    ) -> None:
+        self._host, self._port, self._tls, self._patience = host, port, tls, patience
+        self._refused = refused
+        self._bells: list[threading.Event] = []
+        self.state = LinkState(lambda node: self._door.ring(node), self._ring, lambda node: self._door.is_polling(node))
+        self._door = Door(_fleet_app(self.state, open_to_all=open_to_all), self.state.waits, refused)
+        self.run = self._begin_run()
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Listen.
+
+        Raises:
+            UserError: the address cannot be had, or the certificate cannot be used.
+        """
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        try:
+            listening = socket.create_server((self._host, self._port), family=family, backlog=512)
+        except OSError as error:
+            raise UserError(
+                f"cannot listen on {self._host}:{self._port} ({error.strerror}): another server may run there; "
+                "choose another address with --listen"
+            ) from None
+        self._port = listening.getsockname()[1]
+        config = uvicorn.Config(
+            self._door,
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=1,
+            ssl_certfile=self._tls.certificate if self._tls else None,
+            ssl_keyfile=self._tls.key if self._tls else None,
+        )
+        try:
+            config.load()
+        except (OSError, ssl.SSLError) as error:
+            listening.close()
+            assert self._tls is not None
+            raise UserError(f"{self._tls.certificate}: cannot be used for TLS: {describe(error)}") from None
+        if config.ssl:
+            config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+            config.ssl.sslobject_class = _watched_handshake(self._refused)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [listening]}, name="superlink", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """The port; known after `start` where 0 was asked for."""
+        return self._port
+
+    def stop(self) -> None:
+        """Hang up. Again: no effect."""
+        if self._server and self._thread:
+            self._server.should_exit = True
+            self._thread.join(timeout=5)
+
+    def offer(self, fab: Fab) -> None:
+        """The app that Flower's own SuperNodes fetch for this run."""
+        self.state.run_ids[self.run.run_id].run.fab_hash = self.state.store_fab(fab)
+
+    def is_here(self, node: int) -> bool:
+        """Whether a node has come, has not left, and shows signs of life."""
+        if self.state.has_left(node):
+            return False
+        return self._door.is_polling(node) or self.state.seconds_since(node) < _IN_CONTACT
+
+    def arrived(self) -> Mapping[int, str]:
+        """The nodes that have come, each with a mark that changes when it starts anew."""
+        return self.state.activations()
+
+    def federation(self, label: str, nodes: Mapping[int, int]) -> Federation:
+        """What one contestant sees of the clients, which are nodes by their numbers."""
+        bell = threading.Event()
+        self._bells.append(bell)
+
+        def wait(seconds: float) -> None:
+            bell.wait(seconds)
+            bell.clear()
+
+        def reachable(clients: Collection[int]) -> int:
+            return sum(self.is_here(nodes[client]) for client in clients)
+
+        grid = LinkGrid(self.state, self.run, label, self._lost)
+        return Federation(grid, nodes, wait, grid.drop, reachable)
+
+    def _lost(self, node: int) -> str | None:
+        if self.state.was_expelled(node):
+            return "the client was revoked"
+        if self.state.has_left(node):
+            return "the client has left"
+        silent = self.state.seconds_since(node)
+        if self._door.is_polling(node) or silent < self._patience:
+            return None
+        if silent == float("inf"):
+            return "the client has not come back since the server started"
+        return f"no contact with the client for {silent:.0f} s"
+
+    def _begin_run(self) -> Run:
+        run_id = self.state.create_run(
+            None, None, None, {}, NOOP_FEDERATION_ID, None, NOOP_FLWR_AID, TaskType.SERVER_APP
+        )
+        run = self.state.run_ids[run_id].run
+        assert run.primary_task_id is not None
+        task = self.state.task_store[run.primary_task_id]
+        task.status.status = Status.RUNNING
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = task.task_id, run_id, SUPERLINK_NODE_ID
+        return run
+
+    def _ring(self) -> None:
+        for bell in self._bells:
+            bell.set()
+
+
+def _fleet_app(state: LinkState, *, open_to_all: bool) -> Any:
+    """Flower's application with its Fleet API and nothing else."""
+    factory = LinkStateFactory(FLWR_IN_MEMORY_DB_NAME, NoOpFederationManager(), ObjectStoreFactory())
+    factory.state_instance = state
+    app = FastAPI(
+        openapi_url=None,
+        middleware=[
+            Middleware(BaseHTTPMiddleware, dispatch=http_error_translator),
+            Middleware(ProtobufTranslationMiddleware),
+            Middleware(NodeAuthMiddleware),
+        ],
+    )
+    app.state.linkstate_factory = factory
+    app.state.enable_supernode_auth = not open_to_all
+    app.include_router(fleet_router)
+    return app
+
+
+def _watched_handshake(refused: Refused) -> type[ssl.SSLObject]:
+    """A TLS connection that tells when its handshake fails; asyncio would keep it to itself."""
+
+    class Watched(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            try:
+                super().do_handshake()
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                raise
+            except ssl.SSLError as error:
+                refused("", b"", 0, "plain HTTP" if error.reason == "HTTP_REQUEST" else str(error.reason))
+                raise
+
+    return Watched

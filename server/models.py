@@ -1,0 +1,70 @@
+"""What takes TensorFlow to make before a contest: test sets, initial models, where each contestant begins."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from server.checkpoint import load_latest
+from server.contest import Start
+from server.evaluate import TestSets
+from server.recorder import Recorder
+from server.results import Entry, RunFolder
+from strategies.kernels import prepare
+from strategies.specify import is_ours
+from task.config import RunConfig
+from task.model import build_model, initial_arrays, trainable_mask
+
+
+class Shape(NamedTuple):
+    """What a model takes and gives.
+
+    Attributes:
+        input_shape: one example, such as (28, 28, 1).
+        num_classes: labels are in 0..num_classes-1.
+    """
+
+    input_shape: tuple[int, ...]
+    num_classes: int
+
+
+@dataclass(frozen=True)
+class Models:
+    """The test sets, where every contestant begins, and which arrays gradients move."""
+
+    tests: TestSets
+    starts: Mapping[Entry, Start]
+    trainable: list[bool]
+
+
+def make_models(
+    config: RunConfig, shape: Shape, tests: Mapping[Entry, Path], folder: RunFolder, recorder: Recorder, updates: int
+) -> Models:
+    """Build and trace; drop the rows of rounds that will be played again.
+
+    Args:
+        config: what is compared.
+        shape: of the model.
+        tests: of each contestant the file with its test set.
+        folder: where checkpoints may lie.
+        recorder: told of milestones and evaluations.
+        updates: how many clients a round has; kernels are compiled for so many.
+
+    Raises:
+        UserError: for a model or a test set that does not do.
+    """
+    model = build_model(config.model, *shape)
+    initial = {seed: initial_arrays(build_model(config.model, *shape, seed)) for seed in config.seeds}
+    starts = {}
+    for entry in tests:
+        # What a strategy of others remembers is in no checkpoint: it begins anew, and comes to the same bits.
+        name = folder.model_path(entry).stem
+        saved = load_latest(folder.checkpoints, name) if is_ours(entry.strategy) else None
+        starts[entry] = Start(*saved) if saved else Start(-1, initial[entry.seed])
+    folder.keep_rounds({entry: start.round for entry, start in starts.items() if start.round >= 0})
+    sets = TestSets(model, set(tests.values()), recorder.evaluated)
+    for file, seed in {(file, entry.seed) for entry, file in tests.items()}:
+        sets.remember(file, initial[seed])
+    prepare(updates)
+    recorder.reached("TensorFlow imported, models built and traced")
+    return Models(sets, starts, trainable_mask(model))

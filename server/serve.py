@@ -1,0 +1,258 @@
+"""Serve real clients: check what the user asked for, open the folder, listen, run."""
+
+import ipaddress
+import logging
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from server.background import Background
+from server.checks import check_strategies
+from server.record import RunRecord
+from server.results import RunFolder
+from server.roster import Roster
+from server.screen import open_screen
+from task.chatter import Chatter, console_on
+from task.config import RunConfig, parse
+from task.errors import UserError, describe
+from task.logfile import log_to
+
+if TYPE_CHECKING:
+    from server.link import Link
+    from server.models import Shape
+    from server.rounds import Terms
+    from server.screen import Screen
+
+INSECURE = "INSECURE: plain HTTP, no authentication. Anyone who reaches {address} can take part, read and change all."
+_log = logging.getLogger("fedarena")
+
+
+@dataclass(frozen=True)
+class Service:
+    """How real clients are served; see `python -m server --help`.
+
+    Attributes:
+        listen: HOST:PORT.
+        test: the file with the test set.
+        federation: the folder that `enroll` made.
+        insecure: plain HTTP, anyone may come.
+        round_deadline: seconds, None: none.
+        quorum: valid updates that a round needs; None: more than half.
+        tries: of a round that has no quorum.
+        patience: seconds for which a silent client is waited for.
+    """
+
+    listen: str = "127.0.0.1:9092"
+    test: str = "test.npz"
+    federation: str = "federation"
+    insecure: bool = False
+    round_deadline: float | None = None
+    quorum: int | None = None
+    tries: int = 3
+    patience: float = 60.0
+
+    @classmethod
+    def read(cls, saved: Mapping[str, Any], given: Mapping[str, Any]) -> "Service":
+        """From run.json, with what the user gives anew on top."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in {**saved, **given}.items() if name in known})
+
+
+def serve(
+    config: RunConfig | None,
+    folder: Path,
+    given: Mapping[str, Any],
+    *,
+    quiet: bool,
+    verbose: bool,
+    command: list[str],
+    started: float,
+) -> int:
+    """Serve one run.
+
+    Args:
+        config: what to compare; None: go on with the run in `folder`.
+        folder: where the results go.
+        given: fields of `Service` that the user gave.
+        quiet: show failures only.
+        verbose: show what Flower and TensorFlow say, too.
+        command: how the user called, for run.json.
+        started: Unix time of the start of the command.
+
+    Returns:
+        The exit status: 0 if every strategy finished, 1 if one did not, 130 after Ctrl-C.
+
+    Raises:
+        UserError: for everything that only the user can mend.
+    """
+    opened = RunFolder.resume(folder) if config is None else None
+    saved = opened.read_run() if opened else {}
+    if opened and "service" not in saved:
+        raise UserError(f"{folder} holds a simulation: go on with python sim.py --resume {folder}")
+    config = parse(saved["config"]) if config is None else config
+    service = Service.read(saved.get("service", {}), given)
+    check_strategies(config)
+    host, port = parse_listen(service.listen)
+    test, shape, dataset, digest = read_test(Path(service.test))
+    config = config.model_copy(update={"clients": config.clients or 5, "dataset": dataset})
+    terms = _terms(service, config)
+    roster = _roster(service, host, config)
+    with ExitStack() as stack:
+        chatter = stack.enter_context(Chatter(verbose=verbose))
+        console = console_on(chatter, live=not verbose)
+        screen = open_screen(quiet, console, chatter.err)
+        stack.callback(screen.close)
+        results = stack.enter_context(opened or RunFolder.create(folder))
+        chatter.redirect(results.log_path)
+        log_to(results.path / "events.jsonl")
+        data = {"sha256": digest, "shards": {"test": digest}}
+        kept = asdict(service) | {"test": str(test), "federation": str(Path(service.federation).absolute())}
+        record = RunRecord(results, config, data, command, resumed=opened is not None, service=kept)
+        try:
+            record.begin()
+            screen.step("starting the SuperLink")
+            status = _host(host, port, roster, config, record, screen, test, shape, terms, service, started)
+        except KeyboardInterrupt:
+            record.interrupted()
+            return 130
+        except UserError:
+            record.discard()
+            raise
+        screen.close()
+        if not quiet:
+            record.tell(console)
+        return status
+
+
+def _host(
+    host: str,
+    port: int,
+    roster: Roster | None,
+    config: RunConfig,
+    record: RunRecord,
+    screen: "Screen",
+    test: Path,
+    shape: "Shape",
+    terms: "Terms",
+    service: Service,
+    started: float,
+) -> int:
+    from server.admission import Admission, Refusals
+    from server.hosting import Clients, Hosting
+    from server.link import Link, Tls
+
+    assert config.clients is not None
+    names = {member.public_key: f"{member.name}, which was revoked" for member in roster.members} if roster else {}
+    link = Link(
+        host,
+        port,
+        Tls(roster.certificate, roster.key) if roster else None,
+        open_to_all=roster is None,
+        patience=service.patience,
+        refused=Refusals(screen.warn, names.get),
+    )
+    admission = Admission(link, roster, config.clients, screen.note)
+    link.start()
+    try:
+        address = f"{host}:{link.port}"
+        if roster:
+            screen.note(f"listening on {address}: TLS, {len(roster.active)} clients enrolled")
+            if warning := roster.warning():
+                screen.warn(warning)
+        else:
+            screen.warn(INSECURE.format(address=address))
+        _log.info("listening", extra={"fields": {"address": address, "tls": roster is not None}})
+        offer = Background(lambda: _offer_app(link))
+        hosting = Hosting(config, record, screen, test, shape, terms, started)
+        offer.result()
+        return hosting.run(Clients(link, admission.names, admission.number_of))
+    finally:
+        admission.stop()
+        link.stop()
+
+
+def _offer_app(link: "Link") -> None:
+    """Flower's own SuperNodes fetch the app from here; our resident clients have it."""
+    from server.bundle import build_bundle
+
+    try:
+        link.offer(build_bundle())
+    except Exception as error:  # noqa: BLE001 - only clients with --runtime stock need it
+        _log.warning("no app for Flower's own SuperNodes: %s", describe(error))
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """Host and port of --listen.
+
+    Raises:
+        UserError: it is no address.
+    """
+    host, colon, port = text.rpartition(":")
+    host = host.strip("[]")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise UserError(f"--listen {text} is no address; write HOST:PORT, such as 0.0.0.0:9092")
+    return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _roster(service: Service, host: str, config: RunConfig) -> Roster | None:
+    """Who is enrolled; None where anyone may come."""
+    folder = Path(service.federation)
+    if service.insecure:
+        return None
+    if not (folder / "roster.json").exists() and is_loopback(host):
+        return None
+    if not (folder / "roster.json").exists():
+        raise UserError(
+            f"{service.listen} can be reached from other machines and {folder} holds no enrolled clients: "
+            "enroll them (python -m server enroll NAME ... --host HOST), or give --insecure"
+        )
+    roster = Roster.open(folder)
+    roster.check_certificate()
+    there = {member.client for member in roster.active}
+    clients = config.clients or 0
+    if missing := [str(client) for client in range(clients) if client not in there]:
+        raise UserError(
+            f"{folder}: nobody is enrolled as client {', '.join(missing)} of {clients}; "
+            "enroll them, or ask for fewer --clients"
+        )
+    return roster
+
+
+def read_test(file: Path) -> "tuple[Path, Shape, str, str]":
+    """The test set's file, its shape, the data set's name, and a hash of its content.
+
+    Raises:
+        UserError: it is missing, damaged, or cannot be learned from.
+    """
+    from server.models import Shape
+    from task.ready import Digest
+    from task.shardfile import load_test, read_raw
+
+    x, y = load_test(file)
+    raw_x, raw_y, header = read_raw(file)
+    digest = Digest()
+    digest.add(raw_x, raw_y)
+    classes = header.num_classes or int(y.max()) + 1
+    return file.absolute(), Shape(x.shape[1:], classes), header.dataset or file.stem, digest.hexdigest()
+
+
+def _terms(service: Service, config: RunConfig) -> "Terms":
+    from server.rounds import Terms
+
+    taking_part = config.sample or config.clients or 1
+    quorum = service.quorum if service.quorum is not None else taking_part // 2 + 1
+    if config.sample and config.clients and config.sample > config.clients:
+        raise UserError(f"--sample {config.sample} is more than --clients {config.clients}")
+    if not 1 <= quorum <= taking_part:
+        raise UserError(f"--quorum {quorum} is not between 1 and the {taking_part} clients of a round")
+    return Terms(service.round_deadline, quorum, service.tries, service.patience)

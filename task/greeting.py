@@ -1,0 +1,94 @@
+"""What server and clients say to each other besides training: who is there, who is refused, when it is over.
+
+These travel as Flower messages of type `query`, so any SuperNode that runs the ClientApp understands them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from flwr.app import ConfigRecord, Message, RecordDict
+
+Topic = Literal["hello", "refused", "over"]
+
+_RECORD = "greeting"
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """What the server says.
+
+    Attributes:
+        topic: `hello` asks who is there; `refused` says why this client may not take part; `over` ends a run.
+        text: for the user.
+        config: of the train messages to come, so that a client can prepare; empty where there are none.
+    """
+
+    topic: Topic
+    text: str = ""
+    config: Mapping[str, Any] | None = None
+
+    def message(self, node: int) -> Message:
+        """As a Flower message to a node."""
+        records = RecordDict({_RECORD: ConfigRecord({"topic": self.topic, "text": self.text})})
+        if self.config:
+            records["config"] = ConfigRecord(dict(self.config))
+        return Message(records, dst_node_id=node, message_type="query")
+
+    @classmethod
+    def read(cls, message: Message) -> "Greeting":
+        """From a Flower message.
+
+        Raises:
+            KeyError: it is none.
+        """
+        records = message.content.config_records
+        said: Any = records[_RECORD]
+        return cls(said["topic"], str(said["text"]), dict(records["config"]) if "config" in records else None)
+
+
+@dataclass(frozen=True)
+class Presence:
+    """What a client says of itself: enough to see that its data fit the others', nothing about their content.
+
+    Attributes:
+        client: the number of its shard.
+        input_shape: one example as the model sees it.
+        num_classes: labels are in 0..num_classes-1; 0 where the shard does not say.
+        tensorflow: its version; another one may come to other bits.
+    """
+
+    client: int
+    input_shape: tuple[int, ...]
+    num_classes: int
+    tensorflow: str
+
+    def reply(self, message: Message) -> Message:
+        """As the answer to a greeting."""
+        said = ConfigRecord(
+            {
+                "client": self.client,
+                "input-shape": list(self.input_shape),
+                "num-classes": self.num_classes,
+                "tensorflow": self.tensorflow,
+            }
+        )
+        return Message(RecordDict({_RECORD: said}), reply_to=message)
+
+    @classmethod
+    def read(cls, reply: Message) -> "Presence":
+        """From a client's answer.
+
+        Raises:
+            ValueError: it is none.
+        """
+        try:
+            said: Any = reply.content.config_records[_RECORD]
+            return cls(
+                int(said["client"]),
+                tuple(int(side) for side in said["input-shape"]),
+                int(said["num-classes"]),
+                str(said["tensorflow"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"an answer that says nothing known ({error})") from error

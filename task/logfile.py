@@ -1,0 +1,47 @@
+"""Structured log files: one JSON object a line, rotated before they grow large."""
+
+import json
+import logging
+from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+from task.errors import UserError
+
+NAME = "fedarena"
+_LARGEST = 10 * 2**20  # bytes of one file
+_OLD_FILES = 3
+
+
+def log_to(path: Path) -> logging.Logger:
+    """The project's logger, which writes to this file from now on; fields go in `extra={"fields": {...}}`.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = RotatingFileHandler(path, maxBytes=_LARGEST, backupCount=_OLD_FILES, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: the log cannot be written ({error.strerror}); choose another place") from None
+    handler.setFormatter(_Json())
+    logger = logging.getLogger(NAME)
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    return logger
+
+
+class _Json(logging.Formatter):
+    """{"time": UTC, "level": ..., "event": text, ...fields, "trace": where there is one}."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
