@@ -262,4 +262,5 @@ def describe_error(reply: Message) -> str | None:
 
 def _retry_after(attempt: int) -> float:
     """Seconds; twice as long each time, and never the same for two clients."""
-    return min(_LONGEST_RETRY, 0.25 * 2 ** min(attempt, 8)) * random.uniform(0.8, 1.2)  # noqa: S311
+    spread = random.uniform(0.8, 1.2)  # noqa: S311 - no secret
+    return spread * min(_LONGEST_RETRY, math.ldexp(0.25, min(attempt, 8)))

@@ -10,6 +10,7 @@ from flwr.app import Message
 from server.models import Shape
 from server.screen import Screen
 from server.site import Site
+from task.errors import one_line
 from task.greeting import Greeting, Presence
 
 _LOOK_SECONDS = 0.1
@@ -158,7 +159,9 @@ class Arrivals:
             return
         for reply in self._federation.grid.pull_messages(list(self._asked)):
             node = self._asked.pop(reply.metadata.reply_to_message_id)
-            if not reply.has_error():
+            if reply.has_error():
+                self._screen.warn(f"a client cannot say who it is: {one_line(reply.error.reason or 'no reason given')}")
+            else:
                 self._hear(node, reply)
 
     def _hear(self, node: int, reply: Message) -> None:

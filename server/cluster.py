@@ -1,18 +1,24 @@
-"""Ray on this machine, started beside everything else that a start-up has to wait for."""
+"""Ray: started on this machine beside everything else that a start-up waits for, or joined where it runs already."""
 
 import logging
 import os
+import socket
 import sys
+import tempfile
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
 
+from server import code_zip
+from server.machine import Machine, workers_on_cluster
 from task.errors import UserError, describe
 
-# Ray's own settings, by what they cost here for each message (docs/benchmarks.md).
-_SETTINGS: dict[str, Any] = {
+# Ray's own settings, by what they cost here for each message (docs/benchmarks.md). A cluster that runs already keeps
+# those that it was started with (docs/scaling.md).
+SETTINGS: dict[str, Any] = {
     "max_direct_call_object_size": 2**24,  # bytes; models up to this go straight to the worker, not through a store
     "task_events_report_interval_ms": 0,  # nobody looks at task events or metrics
     "enable_metrics_collection": False,
@@ -21,63 +27,121 @@ _SETTINGS: dict[str, Any] = {
 }
 
 _UNHURRIED = ("dashboard", "monitor.py", "runtime_env", "Agent")
+# What workers of our own inherit from `sim.py`, and those of a cluster do not.
+_ENVIRONMENT = ("FLWR_TELEMETRY_ENABLED", "FLWR_DISABLE_UPDATE_CHECK")
+_KNOCK_SECONDS = 5.0
 
 
 class Cluster:
-    """Begins to start at once, in a thread of its own.
+    """Begins to start, or to join, at once, in a thread of its own.
 
     The thread stays until `stop`, because Ray's processes end with the thread that started them.
 
     Args:
-        cores: how many workers of one core fit.
-        verbose: whether Ray tells about itself.
+        machine: where Ray is; without an address, `workers` is given.
+        model: as `--model` names it; on a cluster its code goes along.
     """
 
-    def __init__(self, cores: int, *, verbose: bool) -> None:
-        self._cores, self._verbose = cores, verbose
+    def __init__(self, machine: Machine, model: str) -> None:
+        self._machine, self._model = machine, model
         self._started, self._end = threading.Event(), threading.Event()
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
+        self._workers = 0
         self._thread = threading.Thread(target=self._live, name="ray", daemon=True)
         self._thread.start()
 
-    def wait(self) -> None:
-        """Until Ray runs.
+    def workers(self) -> int:
+        """How many workers there shall be; waits until Ray runs.
 
         Raises:
-            UserError: if it does not start.
+            UserError: if Ray does not start, is not at the address, or has not as many CPUs.
         """
         while not self._started.wait(1):  # a wait without end would not hear Ctrl-C
             pass
+        if isinstance(self._error, UserError):
+            raise self._error
         if self._error:
-            raise UserError(f"Ray does not start: {describe(self._error)}") from self._error
+            where = self._machine.ray_address
+            what = f"--ray-address {where}: cannot join this cluster" if where else "Ray does not start"
+            raise UserError(f"{what}: {describe(self._error)}") from self._error
+        return self._workers
 
     def stop(self) -> None:
-        """End Ray and everything in it. Again: no effect."""
+        """End our Ray and everything in it, or leave the cluster with everything of ours. Again: no effect."""
         self._end.set()
         self._thread.join()
 
     def _live(self) -> None:
+        try:
+            self._workers = (
+                self._start() if self._machine.ray_address is None else self._join(self._machine.ray_address)
+            )
+        except BaseException as error:  # noqa: BLE001 - Ray raises many kinds; told where it is waited for
+            self._error = error
+        self._started.set()
+        if not self._end.is_set() and self._machine.ray_address is None:
+            _give_way()
+        self._end.wait()
+        import ray
+
+        ray.shutdown()
+
+    def _start(self) -> int:
+        """Ray on this machine, for us alone."""
         # Workers import the project by name, from wherever the command was started.
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*sys.path, os.environ.get("PYTHONPATH")]))
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         import ray
 
-        try:
-            ray.init(
-                address="local",
-                num_cpus=self._cores,
-                include_dashboard=False,
-                log_to_driver=True,
-                logging_level=logging.INFO if self._verbose else logging.ERROR,
-                _system_config=_SETTINGS,
-            )
-        except Exception as error:  # noqa: BLE001 - Ray raises many kinds; told where it is waited for
-            self._error = error
-        self._started.set()
-        if not self._end.is_set():
-            _give_way()
-        self._end.wait()
-        ray.shutdown()
+        cores = self._machine.workers or 1
+        ray.init(
+            address="local",
+            num_cpus=cores,
+            include_dashboard=False,
+            log_to_driver=True,
+            logging_level=self._level(),
+            _system_config=SETTINGS,
+        )
+        return cores
+
+    def _join(self, address: str) -> int:
+        """A cluster of the user's, with the code that its workers need."""
+        if address != "auto":
+            _knock(address)
+        import ray
+
+        with tempfile.TemporaryDirectory(prefix="fedarena-") as folder:
+            code = Path(folder, "code.zip")
+            code_zip.pack(self._model, code)
+            environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+            try:
+                ray.init(
+                    address=address,
+                    runtime_env={"working_dir": str(code), "env_vars": environment},
+                    log_to_driver=True,
+                    logging_level=self._level(),
+                )
+            except ConnectionError as error:
+                raise UserError(
+                    f"--ray-address {address}: no Ray cluster that this machine is part of; start or join one with "
+                    "`ray start` here, or leave the option out"
+                ) from error
+        return workers_on_cluster(self._machine.workers, ray.cluster_resources())
+
+    def _level(self) -> int:
+        return logging.INFO if self._machine.verbose else logging.ERROR
+
+
+def _knock(address: str) -> None:
+    """Ask whether anyone listens there, which Ray itself takes minutes for."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"--ray-address {address}: nobody answers there ({describe(error)}); give the address that "
+            "`ray start --head` told, or auto"
+        ) from error
 
 
 def _give_way() -> None:

@@ -59,7 +59,8 @@ def compare(
         try:
             screen.step(f"reading {Path(config.dataset).name}, cutting its shards")
             cut = _cut_shards(config)
-            machine = replace(machine, workers=number_of_workers(machine.workers, _data_bytes(cut)))
+            if machine.ray_address is None:  # a cluster tells how many it carries when it is joined
+                machine = replace(machine, workers=number_of_workers(machine.workers, _data_bytes(cut)))
             with opened or RunFolder.create(folder) as results:
                 chatter.redirect(results.log_path)
                 known = config.model_copy(update={"clients": next(iter(cut.values())).clients})

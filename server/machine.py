@@ -1,7 +1,7 @@
-"""What this machine can carry: how many workers, and whether their memory is there."""
+"""What this machine, or a Ray cluster, can carry: how many workers, and whether their memory is there."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -19,16 +19,18 @@ _PACKAGES = ("flwr", "tensorflow", "keras", "numpy", "llvmlite", "ray", "scikit-
 
 @dataclass(frozen=True)
 class Machine:
-    """How this machine is used; none of it changes a result.
+    """What is used, and how; none of it changes a result.
 
     Attributes:
         workers: processes that train; None: one a core.
+        ray_address: of a Ray cluster that runs already, `auto` or HOST:PORT; None: Ray is started on this machine.
         gpus_per_client: share of a GPU that a client takes; None: 0.2 where there is one.
         quiet: show failures only.
         verbose: show the libraries' chatter.
     """
 
     workers: int | None = None
+    ray_address: str | None = None
     gpus_per_client: float | None = None
     quiet: bool = False
     verbose: bool = False
@@ -70,6 +72,26 @@ def number_of_workers(asked: int | None, data_bytes: int) -> int:
             f"try --workers {max(fit, 1)}"
         )
     return asked
+
+
+def workers_on_cluster(asked: int | None, resources: Mapping[str, float]) -> int:
+    """As many workers as were asked for, else one a CPU of the cluster, fewer where its memory is short.
+
+    Args:
+        asked: `--workers`, if given.
+        resources: what the cluster has in all, as `ray.cluster_resources()` tells; memory in bytes.
+
+    Raises:
+        UserError: if there are not as many CPUs; Ray would wait for them without end.
+    """
+    cpus = int(resources.get("CPU", 0))
+    if asked is not None and asked > cpus:
+        raise UserError(f"--workers {asked} is more than the {cpus} CPUs of the Ray cluster; give fewer")
+    if cpus < 1:
+        raise UserError("the Ray cluster has no CPU for a worker; start its nodes with `ray start --num-cpus N`")
+    if asked is not None:
+        return asked
+    return max(1, min(cpus, int(resources.get("memory", cpus * _PROCESS_BYTES) / _PROCESS_BYTES)))
 
 
 def versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:

@@ -39,7 +39,7 @@ class Play:
         cut: shards by scenario and seed.
         record: the run's folder and run.json.
         screen: what the user sees.
-        machine: how this machine is used; `workers` is given.
+        machine: how this machine is used, or a cluster; without a cluster `workers` is given.
         started: Unix time of the start of the command.
     """
 
@@ -67,9 +67,8 @@ class Play:
         self._record.begin()
         self._screen.note(self._introduction())
         before = signal.signal(signal.SIGTERM, _interrupt)
-        assert self._machine.workers is not None
         self._screen.step("starting Ray and its workers, importing TensorFlow")
-        cluster = Cluster(self._machine.workers, verbose=self._machine.verbose)
+        cluster = Cluster(self._machine, self._config.model)
         try:
             from server.recorder import Recorder
 
@@ -77,8 +76,7 @@ class Play:
             pool = self._new_pool(client_app, warm_up)
             recorder.reached("Flower imported")
             models = Background(partial(self._models, recorder))
-            cluster.wait()
-            pool.start()
+            pool.start(cluster.workers())
             recorder.reached("Ray started")
             return self._play(pool, client_app, recorder, models.result())
         except UserError:
@@ -116,8 +114,8 @@ class Play:
         from server.workers import WorkerPool
 
         config = self._config.train_config(self._shards.num_classes, self._config.seeds[0])
-        warm = partial(warm_up, self._shards.folder / shard_name(0), config)
-        return WorkerPool(self._machine, client_app, warm, self._screen.note)
+        first = self._shards.folder / shard_name(0)
+        return WorkerPool(self._machine, client_app, warm_up, first, config, self._screen.note)
 
     def _models(self, recorder: "Recorder") -> "Models":
         from server.models import Shape, make_models
@@ -154,12 +152,14 @@ class Play:
         return Contest(contestants, models.starts, self._config.rounds, recorder, self._stop), simulation.stop
 
     def _introduction(self) -> str:
-        s, workers = self._shards, self._machine.workers
+        s, workers, address = self._shards, self._machine.workers, self._machine.ray_address
+        carried = f"{workers} worker{'s' if workers != 1 else ''}" if workers else "one worker a CPU"
+        where = f" of the Ray cluster at {address}" if address else ""
         sizes = sorted({sum(row) for row in s.counts})
         size = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
         return (
             f"{s.dataset}: {s.clients} clients with {size} examples each, {s.test_examples:,} to test on; "
-            f"labels spread alike: chi-square p = {s.p_value:.3g}; {workers} worker{'s' if workers != 1 else ''}"
+            f"labels spread alike: chi-square p = {s.p_value:.3g}; {carried}{where}"
         )
 
 

@@ -168,6 +168,8 @@ class _Round:
             view = Chosen(grid, list(self.clients))
             messages = list(strategy.configure_train(self.number, wire.record(self.arrays), config, view))
             self.bytes_down = sum(wire.array_bytes(message) for message in messages)
+            for message in messages:
+                message.metadata.group_id = message.metadata.group_id or str(self.number)  # for those who look on
             nodes = [message.metadata.dst_node_id for message in messages]
             replies = self._replies(dict(zip(grid.push_messages(messages), nodes, strict=True)))
             del messages

@@ -11,6 +11,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from flwr.cli.config_utils import get_fab_metadata
 from flwr.common.constant import NOOP_FLWR_AID, SUPERLINK_NODE_ID, Status
 from flwr.server.superlink.linkstate import LinkStateFactory
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID, TaskType
@@ -124,7 +125,8 @@ class Link:
 
     def offer(self, fab: Fab) -> None:
         """The app that Flower's own SuperNodes fetch for this run."""
-        self.state.run_ids[self.run.run_id].run.fab_hash = self.state.store_fab(fab)
+        self.run.fab_id, self.run.fab_version = get_fab_metadata(fab.content)
+        self.run.fab_hash = self.state.store_fab(fab)
 
     def is_here(self, node: int) -> bool:
         """Whether a node has come, has not left, and shows signs of life."""
