@@ -15,6 +15,7 @@ NAMES = {
     "kernels": "Kernels of aggregation",
     "memory": "Memory of the server",
     "scale": "Many clients",
+    "deployment": "Deployment: server and clients as processes of their own",
 }
 PAGE = ROOT / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
