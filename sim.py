@@ -48,6 +48,7 @@ def _run(given: dict[str, Any]) -> int:
 
     machine = Machine(
         workers=given.get("workers"),
+        ray_address=given.get("ray_address"),
         gpus_per_client=given.get("gpus_per_client"),
         quiet=given.get("quiet", False),
         verbose=given.get("verbose", False),
@@ -72,6 +73,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--resume", "go on with the run in this folder", metavar="DIR")
     add("--workers", "processes that train; default: one a core", type=_positive, metavar="N")
     add(
+        "--ray-address",
+        "train on a Ray cluster that runs already, as one of its machines: auto, or HOST:PORT of its head; "
+        "default: this machine alone",
+        type=_address,
+        metavar="ADDRESS",
+    )
+    add(
         "--gpus-per-client",
         "share of a GPU for each client; default: 0.2 where there is one",
         type=float,
@@ -86,6 +94,13 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number >= 1, not {text!r}")
     return int(text)
+
+
+def _address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if text != "auto" and not (host and colon and port.isdecimal() and "/" not in host):
+        raise argparse.ArgumentTypeError(f"must be auto or HOST:PORT of the head, such as 10.0.0.5:6379, not {text!r}")
+    return text
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ Answer = TypeVar("Answer")
 
 _TIMEOUT = httpx.Timeout(12.0, connect=5.0)  # seconds; a held poll takes five, and a cut network should be noticed soon
 _ONLINE_FOR = 10.0  # seconds between heartbeats that Flower is promised; the least it takes
-_CLOCKS_APART = 300  # seconds that Flower allows between the clocks of server and client
+_BEHIND, _AHEAD = 300, 5  # seconds that Flower lets a client's clock be behind and ahead of the server's
 
 
 class Unreachable(Exception):  # noqa: N818
@@ -241,10 +241,7 @@ class Fleet:
         text = str(error)
         if "CERTIFICATE_VERIFY_FAILED" in text:
             reason = text.partition("certificate verify failed: ")[2].partition(" (_ssl")[0]
-            return Refused(
-                f"the certificate of {self._address} is not to be trusted: {reason}; "
-                "the server's owner renews it with: python -m server renew"
-            )
+            return Refused(f"the certificate of {self._address} is not to be trusted: {reason}; {self._mend(reason)}")
         if "WRONG_VERSION_NUMBER" in text or "RECORD_LAYER" in text:
             return Refused(
                 f"{self._address} does not speak TLS: it is another service, or runs with --insecure, "
@@ -257,6 +254,15 @@ class Fleet:
             )
         return Unreachable(f"{self._address} cannot be reached ({describe(error)})")
 
+    def _mend(self, reason: str) -> str:
+        """What helps against a certificate that is not trusted, from OpenSSL's words on it."""
+        if "mismatch" in reason:
+            host = self._address.rpartition(":")[0].strip("[]")
+            return f"the server's owner adds this name with: python -m server renew --host {host}"
+        if "expired" in reason or "not yet valid" in reason:
+            return "if this machine's clock is right, the server's owner renews it with: python -m server renew"
+        return "this identity belongs to another federation, or this is not its server: check --server and --identity"
+
     def _refusal(self, status: "_Status") -> Unreachable | Refused:
         if status.details:  # it may have lost power a moment ago, and the server not noticed yet
             return Taken(f"{self._address} says that this client is {status.details} from another process")
@@ -268,10 +274,11 @@ class Fleet:
                 "which its owner makes with: python -m server enroll",
                 by_server=True,
             )
-        if abs(status.clock_difference) > _CLOCKS_APART:
+        # An unknown key has another status, so this one leaves the clock; the server tells whole seconds of its own.
+        if status.http == HTTPStatus.UNAUTHORIZED and not 1 - _BEHIND < status.clock_difference < _AHEAD - 1:
             return Refused(
                 f"the clock of this machine is {status.clock_difference:+.0f} s off the server's: set it; "
-                "signatures are valid for five minutes"
+                f"it may be {_BEHIND} s behind and {_AHEAD} s ahead"
             )
         return Refused(
             f"{self._address} refuses this identity: it is not enrolled there, or revoked; "

@@ -238,7 +238,7 @@ class Resident:
         except Forgotten:
             if self._connected.is_set():
                 self._connected.clear()
-                self._status.say("the server started anew; connecting again")
+                self._status.say("the server does not know this client any more; connecting again")
             self._stop.wait(_SHORTEST_POLL)
         except Refused as refused:
             self._connected.clear()

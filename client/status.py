@@ -69,6 +69,7 @@ class Status:
         """Training for a round begins; the group names strategy and round."""
         with self._lock:
             self._doing = f"training {_words(group)}"
+            _log.info("%s", self._doing, extra={"fields": {"round": group}})
 
     def done(self, group: str, seconds: float, failure: str | None) -> None:
         """Training for a round ended."""

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 
 from server.link.link import Link
 from server.roster import Roster
@@ -87,11 +88,11 @@ class Refusals:
 
     Args:
         note: told in one line.
-        name_of: what the owner of a public key is called, if that is known.
+        roster: who is enrolled, as `Admission` keeps it up to date; None: anyone may come as any client.
     """
 
-    def __init__(self, note: Callable[[str], None], name_of: Callable[[bytes], str | None]) -> None:
-        self._note, self._name_of = note, name_of
+    def __init__(self, note: Callable[[str], None], roster: Roster | None) -> None:
+        self._note, self._roster = note, roster
         self._told: dict[tuple[str, bytes, str], float] = {}
 
     def __call__(self, address: str, public_key: bytes, status: int, path: str) -> None:
@@ -109,20 +110,33 @@ class Refusals:
 
     def _what(self, public_key: bytes, status: int, path: str) -> str | None:
         if not status:
-            known = {
-                "plain HTTP": "a client that speaks plain HTTP, and this server wants TLS",
-                "SSLV3_ALERT_CERTIFICATE_EXPIRED": "a client for which this server's certificate has expired",
-                "TLSV1_ALERT_UNKNOWN_CA": "a client that does not trust this server's certificate",
-                "SSLV3_ALERT_BAD_CERTIFICATE": "a client that does not trust this server's certificate",
-            }
-            return known.get(path, f"a TLS handshake that failed ({path})")
+            return _HANDSHAKES.get(path, f"a TLS handshake that failed ({path})")
         if path.endswith("/activate-node"):
-            name = self._name_of(public_key)
-            if name:
-                return name
-            return f"an unknown key, {fingerprint(public_key)}"
+            return self._who(public_key, status)
         if path.endswith("/register-node"):
-            return "a client without an identity"
-        if status == 404:
+            # Where anyone may come, Flower only says that it has this key already, as it always has.
+            return "a client without an identity" if self._roster else None
+        if status == HTTPStatus.NOT_FOUND:
             return f"a call of {path[:60]}, which is not served here"
         return None  # a node of an earlier server process, which will come anew
+
+    def _who(self, public_key: bytes, status: int) -> str:
+        members = self._roster.members if self._roster else ()
+        member = next((member for member in reversed(members) if member.public_key == public_key), None)
+        name = f"{member.name} (client {member.client})" if member else "a client"
+        if status == HTTPStatus.UNAUTHORIZED:
+            return f"{name}, whose signature does not hold: its clock may be wrong"
+        if member and member.revoked:
+            return f"{name}, which was revoked"
+        if member or not self._roster:
+            return f"{name}, which takes part already from another process"
+        return f"an unknown key, {fingerprint(public_key)}"
+
+
+_HANDSHAKES = {  # what `server.link.Link` says of them
+    "TLS": "a client that speaks TLS, and this server was started without",
+    "plain HTTP": "a client that speaks plain HTTP, and this server wants TLS",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "a client for which this server's certificate has expired",
+    "TLSV1_ALERT_UNKNOWN_CA": "a client that does not trust this server's certificate",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "a client that does not trust this server's certificate",
+}

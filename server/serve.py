@@ -2,6 +2,7 @@
 
 import ipaddress
 import logging
+import signal
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
@@ -100,13 +101,16 @@ def serve(
     terms = _terms(service, config)
     roster = _roster(service, host, config)
     with ExitStack() as stack:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, at any time
+        stack.callback(signal.signal, signal.SIGTERM, before)
         chatter = stack.enter_context(Chatter(verbose=verbose))
         console = console_on(chatter, live=not verbose)
         screen = open_screen(quiet, console, chatter.err)
         stack.callback(screen.close)
         results = stack.enter_context(opened or RunFolder.create(folder))
         chatter.redirect(results.log_path)
-        log_to(results.path / "events.jsonl")
+        events = results.path / "events.jsonl"
+        log_to(events)
         data = {"sha256": digest, "shards": {"test": digest}}
         kept = asdict(service) | {"test": str(test), "federation": str(Path(service.federation).absolute())}
         record = RunRecord(results, config, data, command, resumed=opened is not None, service=kept)
@@ -118,6 +122,8 @@ def serve(
             record.interrupted()
             return 130
         except UserError:
+            if opened is None:
+                events.unlink(missing_ok=True)
             record.discard()
             raise
         screen.close()
@@ -144,14 +150,13 @@ def _host(
     from server.link import Link, Tls
 
     assert config.clients is not None
-    names = {member.public_key: f"{member.name}, which was revoked" for member in roster.members} if roster else {}
     link = Link(
         host,
         port,
         Tls(roster.certificate, roster.key) if roster else None,
         open_to_all=roster is None,
         patience=service.patience,
-        refused=Refusals(screen.warn, names.get),
+        refused=Refusals(screen.warn, roster),
     )
     admission = Admission(link, roster, config.clients, screen.note)
     link.start()

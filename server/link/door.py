@@ -17,6 +17,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 FLEET = "/v1/fleet/"
 _PULL = FLEET + "pull-messages"
 _LARGEST_POLL = 4096  # bytes of a request that names one node
+_REFUSALS = (400, 401, 403, 409, 412)
 _KEY = FLEET_HTTP_PUBLIC_KEY_HEADER.lower().encode()
 _ELSEWHERE = b"only Flower's Fleet API is served here: start runs with python -m server"
 
@@ -29,7 +30,7 @@ class Door:
 
     Args:
         app: Flower's Fleet API.
-        waits: whether a message waits for a node.
+        waits: whether a message waits for a node, or there is no such node.
         refused: told of every refused call: address, public key (PEM, empty if none was sent), HTTP status, path.
         hold: the longest time in seconds that a poll is held; Flower's own SuperNode gives up after 30.
     """
@@ -95,7 +96,7 @@ class Door:
 
     def _watched(self, scope: Scope, send: Send) -> Send:
         async def watched(event: MutableMapping[str, Any]) -> None:
-            if event["type"] == "http.response.start" and event["status"] in (400, 401, 403, 409):
+            if event["type"] == "http.response.start" and event["status"] in _REFUSALS:
                 self._refused(_address(scope), _key(scope), event["status"], scope["path"])
             await send(event)
 

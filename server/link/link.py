@@ -1,5 +1,6 @@
 """The SuperLink as one object: who may come in, what is sent, what comes back."""
 
+import asyncio
 import logging
 import socket
 import ssl
@@ -26,6 +27,7 @@ from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
 from flwr.superlink.routers.fleet.router import router as fleet_router
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from server.federation import Federation
 from server.link.door import Door
@@ -36,6 +38,7 @@ from task.errors import UserError, describe
 Refused = Callable[[str, bytes, int, str], None]
 
 _IN_CONTACT = 15.0  # seconds since the last sign of life: a resident client gives one every 5, also while it trains
+_TLS_RECORD = b"\x16\x03"  # what a TLS handshake begins with, and HTTP never
 _log = logging.getLogger("fedarena")
 
 
@@ -56,7 +59,8 @@ class Link:
         tls: certificate and key; None serves plain HTTP.
         open_to_all: nodes may register themselves with any key, as Flower has it without node authentication.
         patience: seconds without a sign of life after which a node that owes a reply is given up.
-        refused: told of refused calls, see `Door`; and of failed TLS handshakes, with status 0 and the reason as path.
+        refused: told of refused calls, see `Door`; and of failed TLS handshakes, with status 0 and the reason as path;
+            and of TLS where plain HTTP is spoken, with status 0 and "TLS" as path.
     """
 
     def __init__(
@@ -88,6 +92,7 @@ class Link:
         self._port = listening.getsockname()[1]
         config = uvicorn.Config(
             self._door,
+            http="auto" if self._tls else _watched_greeting(self._refused),
             ws="none",
             lifespan="off",
             access_log=False,
@@ -211,5 +216,20 @@ def _watched_handshake(refused: Refused) -> type[ssl.SSLObject]:
             except ssl.SSLError as error:
                 refused("", b"", 0, "plain HTTP" if error.reason == "HTTP_REQUEST" else str(error.reason))
                 raise
+
+    return Watched
+
+
+def _watched_greeting(refused: Refused) -> type[asyncio.Protocol]:
+    """Plain HTTP that tells when a client begins with TLS; uvicorn would keep it to itself."""
+
+    class Watched(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+        _begun = False
+
+        def data_received(self, data: bytes) -> None:
+            if not self._begun and data.startswith(_TLS_RECORD):
+                refused(str(self.client[0]) if self.client else "", b"", 0, "TLS")
+            self._begun = True
+            super().data_received(data)
 
     return Watched

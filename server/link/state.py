@@ -63,7 +63,7 @@ class LinkState(InMemoryLinkState):
     node starts anew. Training is a function of the message, so a second delivery changes no result.
 
     Args:
-        to_node: told a node's id when a message waits for it.
+        to_node: told a node's id when a message waits for it, or it is refused from now on.
         from_node: told when a reply is complete.
         is_taken: whether another process holds the line for a node.
     """
@@ -88,9 +88,10 @@ class LinkState(InMemoryLinkState):
         return node
 
     def expel(self, node: int) -> None:
-        """Refuse a node from now on."""
+        """Refuse a node from now on, also the poll of it that may be held right now."""
         self._expelled.add(node)
         self.delete_node(NOOP_FLWR_AID, node)
+        self._to_node(node)
 
     def post(self, message: Message) -> str:
         """Store a message for its node, whole, and wake the node's poll; the message's id.
@@ -108,8 +109,8 @@ class LinkState(InMemoryLinkState):
         return parcel.id
 
     def waits(self, node: int) -> bool:
-        """Whether a message waits for this node."""
-        return bool(self._waiting[node])
+        """Whether a message waits for this node, or an error: nobody keeps the line of a stranger open."""
+        return node not in self.nodes or node in self._expelled or bool(self._waiting[node])
 
     def collect(self, message_id: str) -> Message | None:
         """The reply to a message, once: None while it is not complete."""

@@ -1,0 +1,152 @@
+"""A real server and real clients: processes on hosts of their own, from enrolment to the files of the run."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from federation import (
+    CLIENTS,
+    Deployment,
+    Residents,
+    columns,
+    complete,
+    hashes,
+    read_run,
+    saved_digest,
+    simulated,
+    split,
+)
+from hosts import Network
+
+OURS = ["fedavg", "fedmedian", "weighted", "fednova"]
+RULES = ["fedavg", "fedmedian"]  # of the small runs
+ROUNDS = 3
+SCORES = ("strategy", "round", "test_accuracy", "test_loss", "clients_ok")
+
+
+@pytest.fixture(scope="module")
+def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five shards of mnist-5k."""
+    return split("mnist-5k", 5, tmp_path_factory.mktemp("mnist") / "shards")
+
+
+@pytest.fixture(scope="module")
+def simulation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The simulation that a deployment must agree with, on data that it splits itself."""
+    options = ["--dataset", "mnist-5k", "--clients", "5", "--seeds", "0", "--rounds", ROUNDS, "--strategies", *OURS]
+    return simulated(tmp_path_factory.mktemp("sim") / "out", *options)
+
+
+def test_namespaces_work_where_they_have_to(network: Network):
+    """Without this, a machine that can test real networks could quietly not do so."""
+    if os.geteuid() == 0 and shutil.which("ip"):
+        assert network.isolated, network.obstacle
+
+
+def test_five_enrolled_clients_on_six_hosts_come_to_the_bits_of_the_simulation(
+    mnist: Path, simulation: Path, tmp_path: Path
+):
+    with Deployment(tmp_path) as deployment:
+        host, _, port = deployment.address.rpartition(":")
+        names = ["ada", "bob", "cyd", "dan", "eve"]
+        told = deployment.manage("enroll", *names, "--host", host, "--port", port)
+        assert deployment.address in told
+
+        server = deployment.server("--test", mnist / "test.npz", "--rounds", ROUNDS, "--strategies", *OURS)
+        clients = []
+        for number, name in enumerate(names):
+            moved = (deployment.federation / "clients" / f"{name}.identity").rename(tmp_path / f"{name}.identity")
+            given = ["--shard", mnist / f"shard-{number}.npz", "--identity", moved, "--once"]
+            clients.append(deployment.run("-m", "client", *given, host=f"client-{number}", name=name))
+
+        server.says("listening on .*: TLS, 5 clients enrolled")
+        assert server.status() == 0, deployment.told()
+        assert [client.status() for client in clients] == [0] * 5, deployment.told()
+        assert [client.errors() for client in clients] == [[]] * 5
+        assert "INSECURE" not in deployment.told()
+        for client, name in zip(clients, names, strict=True):
+            client.says(rf"{name} \(client \d\), shard")
+            client.says("connected to ")
+            client.says(f"the run is over; {ROUNDS * len(OURS)} rounds trained")
+
+        (out,) = (tmp_path / "runs").iterdir()
+        complete(out, 5, ROUNDS, OURS)
+        assert hashes(out) == hashes(simulation)
+        assert columns(out, "rounds.csv", *SCORES) == columns(simulation, "rounds.csv", *SCORES)
+        exact = ("strategy", "round", "client", "num_examples", "local_steps", "local_norm", "train_loss", "status")
+        assert columns(out, "clients.csv", *exact) == columns(simulation, "clients.csv", *exact)
+        for key, digest in hashes(out).items():
+            assert saved_digest(out / "models" / f"{key.replace('/', '-')}.keras") == digest
+
+
+def test_clients_stay_for_run_after_run_and_a_second_server_is_refused(residents: Residents):
+    first, out = residents.serve()
+    first.says("training 3 rounds")
+    second, other = residents.serve()
+    same, _ = residents.serve("--out", out)
+    assert second.status() == 2
+    assert len(second.errors()) == 1
+    assert "cannot listen on" in second.errors()[0] and "choose another address with --listen" in second.errors()[0]
+    assert not other.exists()
+    assert same.status() == 2
+    assert len(same.errors()) == 1
+    assert f"another process is writing to {out}: wait for it, or choose another folder" in same.errors()[0]
+
+    assert first.status() == 0, first.text
+    complete(out, CLIENTS, 3, RULES)
+    assert hashes(out) == residents.expected
+
+    again, out = residents.serve()
+    assert again.status() == 0, again.text
+    complete(out, CLIENTS, 3, RULES)
+    assert hashes(out) == residents.expected
+    for client in residents.clients.values():
+        client.says("the run is over; 6 rounds trained")
+        client.says("the run is over; 6 rounds trained")
+        assert client.running
+
+
+def test_sigterm_ends_a_client_that_stays(residents: Residents):
+    server, _ = residents.serve()
+    client = residents.clients[2]
+    server.says("client 2 is here")
+    session = client.session()
+    assert len(session) >= 1
+    client.send(signal.SIGTERM)
+    assert client.status() == 130
+    assert client.errors() == []
+    assert client.session() == []
+    server.says("client 2 cannot be reached")
+
+
+@pytest.mark.parametrize("word", ["SIGINT", "SIGTERM"])
+def test_a_signal_ends_a_server_that_waits(residents: Residents, word: str):
+    server, out = residents.serve("--clients", 5)
+    server.says("client . is here")
+    server.send(signal.Signals[word])
+    assert server.status() == 130
+    assert read_run(out)["status"] == "interrupted"
+    assert server.session() == []
+    assert "Traceback" not in server.text
+
+
+def test_ctrl_c_while_training_and_resume_come_to_the_same_bits(residents: Residents):
+    server, out = residents.serve()
+    server.says(r"round 1/3")
+    server.send(signal.SIGINT)
+    assert server.status() == 130
+    run = read_run(out)
+    assert (run["status"], run["exit_status"]) == ("interrupted", 130)
+    assert {result["ended"] for result in run["results"].values()} <= {"interrupted", "finished"}
+    assert any(result["rounds"] < 3 for result in run["results"].values())
+    assert (out / "report.html").exists()
+    assert server.session() == []
+
+    resumed = residents.resume(out)
+    assert resumed.status() == 0, resumed.text
+    assert "from round 2" in resumed.text or "from round 3" in resumed.text
+    complete(out, CLIENTS, 3, RULES)
+    assert hashes(out) == residents.expected
+    assert all(client.running for client in residents.clients.values())
