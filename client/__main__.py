@@ -23,8 +23,8 @@ PROGRAM = "python -m client"
 def main(arguments: list[str] | None = None) -> int:
     """Take part until stopped; the exit status.
 
-    0: the run is over (`--once`); 1: Flower's SuperNode ended by itself; 2: a mistake of the user's, or the server
-    refuses this client; 130: Ctrl-C or SIGTERM.
+    0: the run is over (`--once`); 2: a mistake of the user's, or the server refuses this client; 130: Ctrl-C or
+    SIGTERM.
     """
     given = _parser().parse_args(arguments)
     try:

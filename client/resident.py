@@ -20,6 +20,7 @@ from client.app import app, check_model
 from client.fleet import Fleet, Forgotten, Refused, Taken, Unreachable
 from client.status import Status
 from client.trainer import warm_up
+from task import wire
 from task.errors import describe
 from task.greeting import Greeting
 
@@ -109,8 +110,8 @@ class Resident:
         group = message.metadata.group_id
         self._status.begin(group)
         reply, seconds = self._run_app(message)
-        self._status.done(group, seconds, describe_error(reply))
-        self._answer(message, reply, seconds)
+        self._status.done(group, seconds, describe_error(reply), spent(reply))
+        self._answer(message, reply, 0.0 if self._config.get("facts") == "minimal" else seconds)
 
     def _run_app(self, message: Message) -> tuple[Message, float]:
         began = time.perf_counter()
@@ -258,6 +259,15 @@ class Resident:
 def describe_error(reply: Message) -> str | None:
     """What an error reply says; None for another."""
     return reply.error.reason if reply.has_error() else None
+
+
+def spent(reply: Message) -> float | None:
+    """The epsilon that all noised updates of this client have cost so far; None without noise."""
+    if not reply.has_content():
+        return None
+    records = reply.content.metric_records
+    epsilon = records[wire.METRICS].get(wire.DP_EPSILON) if wire.METRICS in records else None
+    return float(epsilon) if isinstance(epsilon, int | float) else None
 
 
 def _retry_after(attempt: int) -> float:

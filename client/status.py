@@ -28,6 +28,7 @@ class Status:
         self._trouble, self._troubled_at = "", 0.0
         self._doing = f"looking for {address}"
         self._rounds = 0
+        self._epsilon: float | None = None
         self._spinner: Spinner | None = None
         self._closed = threading.Event()
         if console.is_terminal:
@@ -71,18 +72,22 @@ class Status:
             self._doing = f"training {_words(group)}"
             _log.info("%s", self._doing, extra={"fields": {"round": group}})
 
-    def done(self, group: str, seconds: float, failure: str | None) -> None:
-        """Training for a round ended."""
+    def done(self, group: str, seconds: float, failure: str | None, epsilon: float | None = None) -> None:
+        """Training for a round ended; epsilon is what noised updates have cost so far."""
         with self._lock:
             self._rounds += not failure
+            self._epsilon = epsilon
             self._doing = "waiting for the server"
             fields: dict[str, Any] = {"round": group, "seconds": round(seconds, 3), "failure": failure}
+            privacy = ""
+            if epsilon is not None:
+                fields["dp_epsilon"], privacy = epsilon, f"; epsilon {epsilon:.2f} in all"
             if failure:
                 self._line(f"{_words(group)} failed: {failure}", style="red", level=logging.ERROR, **fields)
             elif self._spinner:
                 _log.info("%s trained", _words(group), extra={"fields": fields})
             else:
-                self._line(f"{_words(group)} trained in {seconds:.2f} s", **fields)
+                self._line(f"{_words(group)} trained in {seconds:.2f} s{privacy}", **fields)
 
     def over(self, text: str) -> None:
         """The run is over."""
@@ -110,7 +115,8 @@ class Status:
                     silent = time.monotonic() - self._last_contact
                     seen = f", last contact {silent:.0f} s ago" if self._last_contact and silent > 8 else ""
                     trained = f", {self._rounds} rounds trained" if self._rounds else ""
-                    self._spinner.update(f"{self._doing}{trained}{seen}")
+                    spent = f", epsilon {self._epsilon:.2f}" if self._epsilon is not None else ""
+                    self._spinner.update(f"{self._doing}{trained}{spent}{seen}")
 
 
 def _words(group: str) -> str:

@@ -27,8 +27,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """One run, as the run config says.
 
-    Its keys are those of pyproject.toml's [tool.flwr.app.config], and any other option of `python -m server` that
-    describes a run, such as `batch-size`.
+    Its keys are those of pyproject.toml's [tool.flwr.app.config].
 
     Raises:
         UserError: for what only the user can mend; Flower's log shows it.
@@ -52,11 +51,15 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def config_of(given: dict[str, Any]) -> RunConfig:
-    """The configuration that flat keys describe; lists are words separated by spaces.
+    """The configuration that flat keys describe.
+
+    Args:
+        given: lists are words separated by spaces; 0 steps, or 0 clients to sample, mean that there is no such number.
 
     Raises:
         UserError: for a key or a value that is not allowed.
     """
+    given = {name: value for name, value in given.items() if value or name not in ("sample", "steps")}
     training = {name: given.pop(name) for name in Training.model_fields if name in given}
     for name in ("strategies", "seeds", "scenario"):
         if name in given:

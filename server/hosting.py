@@ -111,6 +111,7 @@ class Hosting:
         word = "interrupted" if self._stop.is_set() else "over"
         goodbye = Background(partial(arrivals.tell_all, Greeting("over", f"the run is {word}"), _GOODBYE_SECONDS))
         self._recorder.write_timing()
+        self._record.privacy(self._recorder.epsilons)
         status = self._record.finish(contest.endings, models.tests.export, interrupted=self._stop.is_set())
         goodbye.result()
         return status

@@ -97,6 +97,11 @@ class RunRecord:
         write_report(self.folder, self._outcome)
         return status
 
+    def privacy(self, epsilons: Mapping[int, float]) -> None:
+        """What clients that add noise have spent, as they say; goes into run.json."""
+        if epsilons:
+            self._run["dp_epsilon"] = {str(client): epsilons[client] for client in sorted(epsilons)}
+
     def tell(self, console: "Console") -> None:
         """Print the table, who coincided and why, who leads, and where the results are, if it came to results."""
         if self._outcome is None or not self._outcome.rounds:
@@ -107,4 +112,7 @@ class RunRecord:
         console.print(table.rich() if console.is_terminal else table.text(), highlight=False)
         for line in [*(one.sentence for one in self._outcome.same), *self._outcome.verdict]:
             console.print(line, highlight=False, soft_wrap=not console.is_terminal)
+        if epsilons := self._run.get("dp_epsilon"):
+            said = ", ".join(f"client {client} {epsilon:.2f}" for client, epsilon in epsilons.items())
+            console.print(f"Differential privacy, epsilon spent so far as the clients say: {said}", highlight=False)
         console.print(f"Results: {self.folder.path} (open report.html)", highlight=False, soft_wrap=True)

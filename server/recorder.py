@@ -34,11 +34,15 @@ class Recorder:
         screen: what the user sees.
         entries: everyone who competes.
         started: Unix time of the start of the command.
+
+    Attributes:
+        epsilons: what clients that add noise say that it has cost them so far, by client.
     """
 
     def __init__(self, folder: RunFolder, screen: Screen, entries: list[Entry], started: float) -> None:
         self._folder, self._screen, self._started = folder, screen, started
         self._lock = threading.Lock()
+        self.epsilons: dict[int, float] = {}
         self._sums = Sums()
         self._no_first_round = set(entries)
         self._milestones: dict[str, float] = {}
@@ -54,6 +58,8 @@ class Recorder:
             self._sums.messages += 1
             self._sums.client_seconds += verdict.facts.seconds or 0.0
             self._sums.client_cpu_seconds += verdict.facts.cpu_seconds or 0.0
+            if verdict.facts.dp_epsilon is not None:
+                self.epsilons[row.client] = max(verdict.facts.dp_epsilon, self.epsilons.get(row.client, 0.0))
         self._folder.write_client(row)
         self._screen.client(row)
 

@@ -1,14 +1,15 @@
 """The one adapter to Flower's simulation runtime (flwr 1.41): virtual nodes, message store, worker threads.
 
 `flwr.simulation.run_simulation` is deprecated, polls every 0.1 s and is bound to its own Ray backend, so the pieces
-below it are called here: the in-memory link state and grid, and the runtime loop with our `WorkerPool`. Everything in
-this file rests on internals of flwr; nothing else does.
+below it are called here: the in-memory link state and grid, and the threads that carry messages to our `WorkerPool` and
+back. Flower's own start of these threads looks through all nodes ten times a second, and never has more than 32.
+Everything in this file rests on internals of flwr; nothing else does.
 """
 
 import threading
-from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 from flwr.app import Message
@@ -18,7 +19,7 @@ from flwr.common.constant import HEARTBEAT_INTERVAL_INF, NOOP_ACCOUNT_NAME, NOOP
 from flwr.compat.client.run_info_store import DeprecatedRunInfoStore
 from flwr.proto.task_pb2 import Task
 from flwr.server.superlink.fleet.vce.metrics import VceMetrics
-from flwr.server.superlink.fleet.vce.vce_api import run_api
+from flwr.server.superlink.fleet.vce.vce_api import put_message_into_state, worker
 from flwr.server.superlink.linkstate import InMemoryLinkState, LinkStateFactory
 from flwr.server.superlink.linkstate.in_memory_linkstate import RunRecord
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID
@@ -35,58 +36,27 @@ from task.shardfile import shard_name
 _RUN_ID = _TASK_ID = 1
 
 
-class Doorbell(threading.Event):
-    """Flower's stop event, whose `wait` also ends when a message was stored: its dispatcher then looks at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._rung = threading.Semaphore(0)
-
-    def ring(self) -> None:
-        """Wake the one that waits, or the next that would."""
-        self._rung.release()
-
-    def set(self) -> None:
-        """Stop for good."""
-        super().set()
-        self.ring()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Until rung, stopped or timed out; true if stopped."""
-        if self._rung.acquire(timeout=timeout):
-            while self._rung.acquire(blocking=False):
-                pass
-        return self.is_set()
-
-
 class PromptState(InMemoryLinkState):
-    """Flower's in-memory message store, which tells when something came and finds a node's messages directly.
+    """Flower's in-memory message store, which hands messages on as they come and tells of replies.
 
     Flower's own looks through all messages for each node, which with hundreds of nodes costs seconds a look.
+
+    Args:
+        messages: takes what is stored for nodes, in this order.
     """
 
-    def __init__(self, doorbell: Doorbell) -> None:
+    def __init__(self, messages: "Queue[Message]") -> None:
         super().__init__(NoOpFederationManager(), ObjectStoreFactory().store())
-        self._doorbell = doorbell
-        self._waiting: defaultdict[int, deque[Message]] = defaultdict(deque)
+        self._messages = messages
         self._bells: dict[int, threading.Event] = {}
 
     def store_message_ins(self, message: Message) -> str | None:
-        """Store a message to a node and wake the dispatcher."""
+        """Store a message to a node, and hand it on."""
         stored: str | None = super().store_message_ins(message)
         if stored:
-            self._waiting[message.metadata.dst_node_id].append(message)
-            self._doorbell.ring()
-        return stored
-
-    def get_message_ins(self, node_id: int, limit: int | None, *, run_id: int | None = None) -> list[Message]:  # noqa: ARG002
-        """The next messages of a node, in the order in which they were stored."""
-        queue, taken = self._waiting[node_id], list[Message]()
-        while queue and (limit is None or len(taken) < limit):
-            message = queue.popleft()
             message.metadata.delivered_at = "simulation"
-            taken.append(message)
-        return taken
+            self._messages.put(message)
+        return stored
 
     def store_message_res(self, message: Message) -> str | None:
         """Store a reply and wake whoever waits for one from this node."""
@@ -119,17 +89,17 @@ class Simulation:
 
     def __init__(self, pool: WorkerPool, client_app: ClientApp, federations: list[tuple[Path, int]]) -> None:
         self._pool, self._app = pool, client_app
-        self._doorbell = Doorbell()
-        self._state = PromptState(self._doorbell)
+        self._end = threading.Event()
+        self._messages: Queue[Message] = Queue()
+        self._state = PromptState(self._messages)
         self._factory = LinkStateFactory(FLWR_IN_MEMORY_DB_NAME, NoOpFederationManager(), ObjectStoreFactory())
         self._factory.state_instance = self._state
         self._run = self._register_run()
         self._stores: dict[int, Any] = {}
-        self._partitions: dict[int, int] = {}
         self._grid = InMemoryGrid(state_factory=self._factory)
         self._grid.set_run(self._run)
         self.federations = [self._register_nodes(*federation) for federation in federations]
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
 
     def _register_run(self) -> Run:
         run = Run.create_empty(run_id=_RUN_ID)
@@ -152,32 +122,35 @@ class Simulation:
             config: UserConfig = {"partition-id": client, "num-partitions": clients, "shard": shard}
             store = DeprecatedRunInfoStore(node_id=node, node_config=config)
             store.register_context(run_id=_RUN_ID, run=self._run)
-            self._stores[node], self._partitions[node], nodes[client] = store, client, node
+            self._stores[node], nodes[client] = store, node
         return Federation(self._grid, nodes, self._state.bell_for(nodes.values()))
 
     def start(self, failed: Callable[[BaseException], None]) -> None:
         """Let messages flow; `failed` hears of an end of the runtime that nobody asked for."""
 
-        def work() -> None:
-            try:
-                run_api(
-                    lambda: self._app,
-                    lambda: self._pool,
-                    self._partitions,
-                    self._factory,
-                    self._stores,
-                    self._doorbell,
-                    VceMetrics(),
-                )
-            except BaseException as error:  # noqa: BLE001 - a thread has nobody above it to tell
-                failed(error)
+        def run(function: Callable[..., None], *arguments: object) -> None:
+            def work() -> None:
+                try:
+                    function(*arguments, self._end)
+                except BaseException as error:  # noqa: BLE001 - a thread has nobody above it to tell
+                    failed(error)
 
-        self._thread = threading.Thread(target=work, name="flower-simulation", daemon=True)
-        self._thread.start()
+            self._threads.append(threading.Thread(target=work, name="flower-simulation", daemon=True))
+            self._threads[-1].start()
+
+        replies: Queue[Message] = Queue()
+        metrics = VceMetrics()
+
+        def serve(end: threading.Event) -> None:
+            worker(self._messages, replies, self._stores, self._pool, end, metrics)
+
+        for _ in range(self._pool.num_workers):
+            run(serve)
+        run(put_message_into_state, self._state, replies)
 
     def stop(self) -> None:
         """End the runtime and the workers, at once."""
-        self._doorbell.set()
+        self._end.set()
         self._pool.terminate()
-        if self._thread:
-            self._thread.join()
+        for thread in self._threads:
+            thread.join()

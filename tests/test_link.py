@@ -82,7 +82,10 @@ class House:
         self.bodies: list[bytes] = []
         self.refused: list[tuple[str, bytes, int, str]] = []
         self._status = status
-        self.door = Door(self.app, self.waits, lambda *told: self.refused.append(told), hold)
+        self.genuine = True
+        self.door = Door(
+            self.app, self.waits, lambda scope, poll: self.genuine, lambda *told: self.refused.append(told), hold
+        )
 
     def waits(self, node: int) -> bool:
         return node in self.waiting
@@ -134,10 +137,17 @@ def test_a_poll_does_not_wait_where_a_message_does():
     assert len(house.bodies) == 1
 
 
+def test_a_stranger_holds_no_line_and_passes_for_nobody():
+    house = House()
+    house.genuine = False
+    in_time(house.poll(7).knock(house.door))
+    assert len(house.bodies) == 1 and not house.door.is_polling(7)
+
+
 def test_a_message_that_comes_between_the_look_and_the_wait_is_not_missed():
     house = House()
     looks = iter([False, True])
-    house.door = Door(house.app, lambda node: next(looks), lambda *told: None, FOREVER)
+    house.door = Door(house.app, lambda node: next(looks), lambda scope, poll: True, lambda *told: None, FOREVER)
     in_time(house.poll(7).knock(house.door))
     assert len(house.bodies) == 1
 

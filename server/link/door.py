@@ -30,7 +30,8 @@ class Door:
 
     Args:
         app: Flower's Fleet API.
-        waits: whether a message waits for a node, or there is no such node.
+        waits: whether a message waits for a node.
+        authentic: whether a poll comes from the node that it names; another is answered at once, by Flower.
         refused: told of every refused call: address, public key (PEM, empty if none was sent), HTTP status, path.
         hold: the longest time in seconds that a poll is held; Flower's own SuperNode gives up after 30.
     """
@@ -39,10 +40,12 @@ class Door:
         self,
         app: App,
         waits: Callable[[int], bool],
+        authentic: Callable[[Scope, PullMessagesRequest], bool],
         refused: Callable[[str, bytes, int, str], None],
         hold: float = 5.0,
     ) -> None:
-        self._app, self._waits, self._refused, self._hold = app, waits, refused, hold
+        self._app, self._waits, self._authentic, self._refused = app, waits, authentic, refused
+        self._hold = hold
         self._loop: asyncio.AbstractEventLoop | None = None
         self._bells: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
         self._polling: Counter[int] = Counter()
@@ -67,18 +70,19 @@ class Door:
             return
         if scope["path"] == _PULL:
             body = await _body(receive, _LARGEST_POLL)
-            if body is None or not await self._wait(body, receive):
+            if body is None or not await self._wait(scope, body, receive):
                 return
             receive = _again(body)
         await self._app(scope, receive, self._watched(scope, send))
 
-    async def _wait(self, body: bytes, receive: Receive) -> bool:
+    async def _wait(self, scope: Scope, body: bytes, receive: Receive) -> bool:
         """Until a message waits for the node that asks, or the time is over; False if it hung up."""
         try:
-            node = PullMessagesRequest.FromString(body).node.node_id
+            poll = PullMessagesRequest.FromString(body)
         except Exception:  # noqa: BLE001 - Flower's own parser gives the answer to what cannot be parsed
             return True
-        if self._waits(node):
+        node = poll.node.node_id
+        if self._waits(node) or not self._authentic(scope, poll):
             return True
         bell = self._bells[node]
         bell.clear()

@@ -5,15 +5,17 @@ import logging
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException, Request
 from flwr.cli.config_utils import get_fab_metadata
 from flwr.common.constant import NOOP_FLWR_AID, SUPERLINK_NODE_ID, Status
+from flwr.proto.fleet_pb2 import PullMessagesRequest
 from flwr.server.superlink.linkstate import LinkStateFactory
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID, TaskType
 from flwr.supercore.error import http_error_translator
@@ -23,7 +25,7 @@ from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.federation import NoOpFederationManager
-from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
+from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware, authenticate_node
 from flwr.superlink.routers.fleet.router import router as fleet_router
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -70,7 +72,8 @@ class Link:
         self._refused = refused
         self._bells: list[threading.Event] = []
         self.state = LinkState(lambda node: self._door.ring(node), self._ring, lambda node: self._door.is_polling(node))
-        self._door = Door(_fleet_app(self.state, open_to_all=open_to_all), self.state.waits, refused)
+        app = _fleet_app(self.state, open_to_all=open_to_all)
+        self._door = Door(app, self.state.waits, partial(_is_authentic, app), refused)
         self.run = self._begin_run()
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
@@ -186,7 +189,7 @@ class Link:
             bell.set()
 
 
-def _fleet_app(state: LinkState, *, open_to_all: bool) -> Any:
+def _fleet_app(state: LinkState, *, open_to_all: bool) -> FastAPI:
     """Flower's application with its Fleet API and nothing else."""
     factory = LinkStateFactory(FLWR_IN_MEMORY_DB_NAME, NoOpFederationManager(), ObjectStoreFactory())
     factory.state_instance = state
@@ -202,6 +205,17 @@ def _fleet_app(state: LinkState, *, open_to_all: bool) -> Any:
     app.state.enable_supernode_auth = not open_to_all
     app.include_router(fleet_router)
     return app
+
+
+def _is_authentic(app: FastAPI, scope: MutableMapping[str, Any], poll: PullMessagesRequest) -> bool:
+    """Whether Flower's own check lets this poll pass."""
+    request = Request({**scope, "app": app, "state": {}})
+    request.state.protobuf_request = poll
+    try:
+        authenticate_node(request)
+    except HTTPException:
+        return False
+    return True
 
 
 def _watched_handshake(refused: Refused) -> type[ssl.SSLObject]:

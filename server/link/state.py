@@ -109,8 +109,8 @@ class LinkState(InMemoryLinkState):
         return parcel.id
 
     def waits(self, node: int) -> bool:
-        """Whether a message waits for this node, or an error: nobody keeps the line of a stranger open."""
-        return node not in self.nodes or node in self._expelled or bool(self._waiting[node])
+        """Whether a message waits for this node."""
+        return bool(self._waiting[node])
 
     def collect(self, message_id: str) -> Message | None:
         """The reply to a message, once: None while it is not complete."""
