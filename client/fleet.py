@@ -4,6 +4,7 @@ Flower's SuperNode sleeps three seconds between two looks and starts a fresh pro
 same protocol through Flower's own HTTP client, so a server cannot tell the two apart.
 """
 
+import re
 import ssl
 import threading
 from collections.abc import Callable
@@ -252,7 +253,8 @@ class Fleet:
                 f"{self._address} hung up on plain HTTP: it wants TLS; start with --identity FILE, "
                 "which its owner makes with: python -m server enroll"
             )
-        return Unreachable(f"{self._address} cannot be reached ({describe(error)})")
+        reason = re.sub(r"^\[Errno -?\d+\] ", "", text).lower() or describe(error)
+        return Unreachable(f"{self._address} cannot be reached ({reason})")
 
     def _mend(self, reason: str) -> str:
         """What helps against a certificate that is not trusted, from OpenSSL's words on it."""

@@ -219,7 +219,7 @@ class Resident:
                     self._refused = refused
                     self._stop.set()
                     break
-                self._status.trouble(str(refused))  # such as a certificate that its owner will renew
+                self._status.trouble(str(refused), expected=False)  # a certificate that its owner will renew
                 self._stop.wait(_LONGEST_RETRY)
             else:
                 self._ever = True
@@ -239,11 +239,11 @@ class Resident:
         except Forgotten:
             if self._connected.is_set():
                 self._connected.clear()
-                self._status.say("the server does not know this client any more; connecting again")
+                self._status.trouble("the server does not know this client any more")
             self._stop.wait(_SHORTEST_POLL)
         except Refused as refused:
             self._connected.clear()
-            self._status.trouble(str(refused))
+            self._status.trouble(str(refused), expected=False)
         else:
             self._status.contact()
             return answer

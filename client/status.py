@@ -28,6 +28,7 @@ class Status:
         self._trouble, self._troubled_at = "", 0.0
         self._doing = f"looking for {address}"
         self._rounds = 0
+        self._between_runs = False  # then it is normal that no server is there
         self._epsilon: float | None = None
         self._spinner: Spinner | None = None
         self._closed = threading.Event()
@@ -45,7 +46,7 @@ class Status:
     def connected(self) -> None:
         """The server took this client in."""
         with self._lock:
-            self._trouble = ""
+            self._trouble, self._between_runs = "", False
             self._last_contact = time.monotonic()
             self._doing = "waiting for the server"
             self._line(f"connected to {self._address}")
@@ -58,9 +59,11 @@ class Status:
                 self._trouble = ""
                 self._line("in contact again")
 
-    def trouble(self, text: str) -> None:
-        """Something does not work right now and is tried again."""
+    def trouble(self, text: str, *, expected: bool = True) -> None:
+        """Something does not work right now and is tried again; between two runs only the unexpected is told."""
         with self._lock:
+            if self._between_runs and expected:
+                return
             now = time.monotonic()
             if text != self._trouble or now - self._troubled_at > _SAME_TROUBLE:
                 self._trouble, self._troubled_at = text, now
@@ -92,8 +95,8 @@ class Status:
     def over(self, text: str) -> None:
         """The run is over."""
         with self._lock:
-            self._doing = "waiting for the next run"
-            self._line(f"{text}; {self._rounds} rounds trained")
+            self._doing, self._between_runs = "waiting for the next run", True
+            self._line(f"{text}; {self._rounds} round{'s' if self._rounds != 1 else ''} trained")
             self._rounds = 0
 
     def close(self) -> None:
@@ -113,7 +116,8 @@ class Status:
             with self._lock:
                 if self._spinner:
                     silent = time.monotonic() - self._last_contact
-                    seen = f", last contact {silent:.0f} s ago" if self._last_contact and silent > 8 else ""
+                    missed = self._last_contact and silent > 8 and not self._between_runs
+                    seen = f", last contact {silent:.0f} s ago" if missed else ""
                     trained = f", {self._rounds} rounds trained" if self._rounds else ""
                     spent = f", epsilon {self._epsilon:.2f}" if self._epsilon is not None else ""
                     self._spinner.update(f"{self._doing}{trained}{spent}{seen}")

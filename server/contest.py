@@ -68,6 +68,7 @@ class Contest:
             except BaseException:
                 self._stop.set()  # or leaving the pool would wait for the last round
                 raise
+        self.endings = {one.entry: self.endings[one.entry] for one in self._contestants}  # not in order of finishing
 
     def _play(self, contestant: Contestant) -> None:
         entry, start = contestant.entry, self._starts[contestant.entry]
