@@ -53,8 +53,10 @@ def make_models(
     Raises:
         UserError: for a model or a test set that does not do.
     """
-    model = build_model(config.model, *shape)
-    initial = {seed: initial_arrays(build_model(config.model, *shape, seed)) for seed in config.seeds}
+    initial = {}
+    for seed in config.seeds:
+        model = build_model(config.model, *shape, seed)  # the last one also evaluates; large models are not built twice
+        initial[seed] = initial_arrays(model)
     starts = {}
     for entry in tests:
         # What a strategy of others remembers is in no checkpoint: it begins anew, and comes to the same bits.
