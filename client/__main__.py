@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 
+sys.setswitchinterval(0.0005)  # seconds; threads that talk wait for their turn beside those that compute
 gc.disable()  # importing makes no garbage; switched on before training
 
 # Before any library reads them: no telemetry, no update check, nothing that needs another network than the server's.

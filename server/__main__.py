@@ -6,6 +6,7 @@ import sys
 import time
 
 _STARTED = time.time()
+sys.setswitchinterval(0.0005)  # seconds; threads that talk wait for their turn beside those that compute
 gc.disable()  # importing makes no garbage; switched on before training
 
 # Before any library reads them: no telemetry, no update check, nothing that needs a network.

@@ -3,16 +3,13 @@
 import asyncio
 from base64 import b64decode
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from flwr.proto.fleet_pb2 import PullMessagesRequest
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+from server.link.asgi import App, Receive, Scope, Send, again, answer, read_body
 
 FLEET = "/v1/fleet/"
 _PULL = FLEET + "pull-messages"
@@ -65,14 +62,14 @@ class Door:
         if scope["type"] != "http":
             return
         if not scope["path"].startswith(FLEET):
-            await _answer(send, 404, _ELSEWHERE)
+            await answer(send, 404, _ELSEWHERE)
             self._refused(_address(scope), b"", 404, scope["path"])
             return
         if scope["path"] == _PULL:
-            body = await _body(receive, _LARGEST_POLL)
+            body = await read_body(receive, _LARGEST_POLL)
             if body is None or not await self._wait(scope, body, receive):
                 return
-            receive = _again(body)
+            receive = again(body)
         await self._app(scope, receive, self._watched(scope, send))
 
     async def _wait(self, scope: Scope, body: bytes, receive: Receive) -> bool:
@@ -107,47 +104,9 @@ class Door:
         return watched
 
 
-async def _body(receive: Receive, largest: int) -> bytes | None:
-    """The request's body; None if the client hung up or sent too much."""
-    body = b""
-    while True:
-        event = await receive()
-        if event["type"] == "http.disconnect":
-            return None
-        body += bytes(event.get("body", b""))
-        if len(body) > largest:
-            return None
-        if not event.get("more_body", False):
-            return body
-
-
 async def _hang_up(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _again(body: bytes) -> Receive:
-    """A `receive` that gives a body that was already read."""
-    events = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def receive() -> MutableMapping[str, Any]:
-        if events:
-            return events.pop()
-        await asyncio.Event().wait()  # the client stays on the line until it has its answer
-        raise AssertionError("unreachable")
-
-    return receive
-
-
-async def _answer(send: Send, status: int, text: bytes) -> None:
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(text))],
-        }
-    )
-    await send({"type": "http.response.body", "body": text})
 
 
 def _address(scope: Scope) -> str:

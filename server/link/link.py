@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, HTTPException
 from flwr.cli.config_utils import get_fab_metadata
 from flwr.common.constant import NOOP_FLWR_AID, SUPERLINK_NODE_ID, Status
 from flwr.proto.fleet_pb2 import PullMessagesRequest
@@ -25,7 +25,7 @@ from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.federation import NoOpFederationManager
-from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware, authenticate_node
+from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
 from flwr.superlink.routers.fleet.router import router as fleet_router
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -33,6 +33,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from server.federation import Federation
 from server.link.door import Door
+from server.link.express import Express, authenticate
 from server.link.grid import LinkGrid
 from server.link.state import LinkState
 from task.errors import UserError, describe
@@ -73,7 +74,7 @@ class Link:
         self._bells: list[threading.Event] = []
         self.state = LinkState(lambda node: self._door.ring(node), self._ring, lambda node: self._door.is_polling(node))
         app = _fleet_app(self.state, open_to_all=open_to_all)
-        self._door = Door(app, self.state.waits, partial(_is_authentic, app), refused)
+        self._door = Door(Express(app, self.state), self.state.waits, partial(_is_authentic, app), refused)
         self.run = self._begin_run()
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
@@ -209,10 +210,8 @@ def _fleet_app(state: LinkState, *, open_to_all: bool) -> FastAPI:
 
 def _is_authentic(app: FastAPI, scope: MutableMapping[str, Any], poll: PullMessagesRequest) -> bool:
     """Whether Flower's own check lets this poll pass."""
-    request = Request({**scope, "app": app, "state": {}})
-    request.state.protobuf_request = poll
     try:
-        authenticate_node(request)
+        authenticate(app, scope, poll)
     except HTTPException:
         return False
     return True
