@@ -15,11 +15,10 @@ os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import argparse  # noqa: E402
-from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from task.errors import UserError  # noqa: E402
-from task.options import Parser, add_run_options, config_from, fail, given_run_options  # noqa: E402
+from task.options import Parser, add_run_options, config_and_folder, fail, positive  # noqa: E402
 
 PROGRAM = "sim.py"
 
@@ -36,10 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(given: dict[str, Any]) -> int:
-    out, resume = given.pop("out", None), given.pop("resume", None)
-    if resume is not None and (clash := given_run_options(given) + (["--out"] if out else [])):
-        raise UserError(f"--resume goes on with the configuration of {resume}; leave out {', '.join(clash)}")
-    config = None if resume is not None else config_from(given)
+    config, folder = config_and_folder(given)
 
     from client.app import app
     from client.trainer import warm_up
@@ -53,7 +49,6 @@ def _run(given: dict[str, Any]) -> int:
         quiet=given.get("quiet", False),
         verbose=given.get("verbose", False),
     )
-    folder = Path(resume or out or time.strftime("runs/%Y%m%d-%H%M%S"))
     command = ["python", PROGRAM, *sys.argv[1:]]
     return compare(config, folder, machine, app, warm_up, command=command, started=_STARTED)
 
@@ -71,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add("--out", "where the results go; default: runs/<time>", metavar="DIR")
     add("--resume", "go on with the run in this folder", metavar="DIR")
-    add("--workers", "processes that train; default: one a core", type=_positive, metavar="N")
+    add("--workers", "processes that train; default: one a core", type=positive, metavar="N")
     add(
         "--ray-address",
         "train on a Ray cluster that runs already, as one of its machines: auto, or HOST:PORT of its head; "
@@ -88,12 +83,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--quiet", "show failures only", action="store_true")
     add("--verbose", "show what Flower, Ray and TensorFlow say, too", action="store_true")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, not {text!r}")
-    return int(text)
 
 
 def _address(text: str) -> str:

@@ -14,11 +14,10 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
 import argparse  # noqa: E402
-from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from task.errors import UserError  # noqa: E402
-from task.options import Parser, add_run_options, config_from, fail, given_run_options  # noqa: E402
+from task.options import Parser, add_run_options, config_and_folder, fail, positive, seconds  # noqa: E402
 
 PROGRAM = "python -m server"
 COMMANDS = ("enroll", "revoke", "members", "renew")
@@ -49,16 +48,13 @@ def _manage(arguments: list[str]) -> int:
 
 
 def _serve(given: dict[str, Any], words: list[str]) -> int:
-    out, resume = given.pop("out", None), given.pop("resume", None)
-    if resume is not None and (clash := given_run_options(given) + (["--out"] if out else [])):
-        raise UserError(f"--resume goes on with the configuration of {resume}; leave out {', '.join(clash)}")
-    config = None if resume is not None else config_from(given)
+    config, folder = config_and_folder(given)
 
     from server.serve import serve
 
     return serve(
         config,
-        Path(resume or out or time.strftime("runs/%Y%m%d-%H%M%S")),
+        folder,
         given,
         quiet=given.get("quiet", False),
         verbose=given.get("verbose", False),
@@ -83,31 +79,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--test", "the test set, as `python -m task.data split` writes it; default: test.npz", metavar="FILE")
     add("--federation", "the folder that `enroll` made; default: federation", metavar="DIR")
     add("--insecure", "plain HTTP, anyone may take part; needs no flag on 127.0.0.1", action="store_true")
-    add("--round-deadline", "leave out who has not answered after so long; default: none", type=_seconds, metavar="S")
+    add("--round-deadline", "leave out who has not answered after so long; default: none", type=seconds, metavar="S")
     add("--quorum", "valid updates that a round needs; default: more than half", type=int, metavar="N")
-    add("--tries", "how often a round without a quorum is played; default: 3", type=_positive, metavar="N")
-    add("--patience", "how long a silent client is waited for; default: 60", type=_seconds, metavar="S")
+    add("--tries", "how often a round without a quorum is played; default: 3", type=positive, metavar="N")
+    add("--patience", "how long a silent client is waited for; default: 60", type=seconds, metavar="S")
     add("--out", "where the results go; default: runs/<time>", metavar="DIR")
     add("--resume", "go on with the run in this folder", metavar="DIR")
     add("--quiet", "show failures only", action="store_true")
     add("--verbose", "show what Flower and TensorFlow say, too", action="store_true")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, not {text!r}")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number of seconds > 0, not {text!r}")
-    return seconds
 
 
 if __name__ == "__main__":

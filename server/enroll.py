@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from server.roster import FOLDER, Member, Roster, check_host, lock
+from server.certificates import check_host
+from server.roster import FOLDER, Member, Roster, lock
 from task.errors import UserError
 from task.identity import SUFFIX, Identity
 from task.shardfile import TEST, shard_name

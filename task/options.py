@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -88,6 +89,41 @@ def given_run_options(given: Mapping[str, Any]) -> list[str]:
     """Names of the run's options that the user gave, as written on the command line."""
     names = [*RunConfig.model_fields, *Training.model_fields]
     return [f"--{name.replace('_', '-')}" for name in names if name in given]
+
+
+def config_and_folder(given: dict[str, Any]) -> tuple[RunConfig | None, Path]:
+    """What a command with --out and --resume is to compare, and where; None: what the folder says.
+
+    Args:
+        given: the namespace; `out` and `resume` are taken out of it.
+
+    Raises:
+        UserError: for values that are not allowed, or together with --resume.
+    """
+    out, resume = given.pop("out", None), given.pop("resume", None)
+    if resume is None:
+        return config_from(given), Path(out or time.strftime("runs/%Y%m%d-%H%M%S"))
+    if clash := given_run_options(given) + (["--out"] if out else []):
+        raise UserError(f"--resume goes on with the configuration of {resume}; leave out {', '.join(clash)}")
+    return None, Path(resume)
+
+
+def positive(text: str) -> int:
+    """The type of an option that is a whole number >= 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, not {text!r}")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """The type of an option that is a time > 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of seconds > 0, not {text!r}")
+    return value
 
 
 def fail(program: str, error: UserError) -> int:

@@ -20,8 +20,9 @@ from cryptography.x509.verification import PolicyBuilder, Store
 from flwr.supercore.primitives import asymmetric as flower
 
 from server import enroll as commands
+from server.certificates import check_host
 from server.enroll import enroll, renew, revoke
-from server.roster import Roster, check_host
+from server.roster import Roster
 from task import identity as identities
 from task.errors import UserError
 from task.identity import Identity, fingerprint

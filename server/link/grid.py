@@ -1,9 +1,9 @@
 """The ServerApp's side of the SuperLink: Flower's Grid, straight on the message store."""
 
+import time
 from collections.abc import Callable, Iterable
-from typing import Any
 
-from flwr.app import Error, Message
+from flwr.app import Error, Message, RecordDict
 from flwr.app.message import make_message
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
@@ -11,6 +11,8 @@ from flwr.supercore.inflatable.inflatable_object import no_object_id_recompute
 from flwr.supercore.run import Run
 
 from server.link.state import LinkState
+
+_LOOK_SECONDS = 0.05
 
 
 class LinkGrid(Grid):
@@ -21,10 +23,18 @@ class LinkGrid(Grid):
         run: the run that all messages belong to.
         label: put before the round into each message's group id.
         lost: why a node is given up, None while there is hope; asked of nodes that owe a reply.
+        wait: `wait(seconds)` returns when a reply may have come, at the latest after that time.
     """
 
-    def __init__(self, state: LinkState, run: Run, label: str, lost: Callable[[int], str | None]) -> None:
-        self._state, self._run, self._label, self._lost = state, run, label, lost
+    def __init__(
+        self,
+        state: LinkState,
+        run: Run,
+        label: str,
+        lost: Callable[[int], str | None],
+        wait: Callable[[float], None],
+    ) -> None:
+        self._state, self._run, self._label, self._lost, self._wait = state, run, label, lost, wait
         self._sent: dict[str, Message] = {}
 
     def set_run(self, run: Run) -> None:
@@ -36,9 +46,11 @@ class LinkGrid(Grid):
         """The run that messages belong to."""
         return self._run
 
-    def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        """Deprecated in Flower: construct a `Message`."""
-        raise NotImplementedError("construct a flwr.app.Message instead")
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """A message; Flower would rather have it constructed."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
         """Ids of the nodes that are online."""
@@ -74,5 +86,14 @@ class LinkGrid(Grid):
             self._sent.pop(message_id, None)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Not used by this project's round loop."""
-        raise NotImplementedError("push_messages and pull_messages are what the round loop uses")
+        """Push, and pull until all replies are there or the time is over; for strategies that talk themselves."""
+        until = float("inf") if timeout is None else time.monotonic() + timeout
+        waiting, replies = set(self.push_messages(messages)), list[Message]()
+        while waiting and time.monotonic() < until:
+            new = list(self.pull_messages(waiting))
+            waiting -= {reply.metadata.reply_to_message_id for reply in new}
+            replies += new
+            if waiting and not new:
+                self._wait(_LOOK_SECONDS)
+        self.drop(waiting)
+        return replies

@@ -159,7 +159,7 @@ class Link:
         def reachable(clients: Collection[int]) -> int:
             return sum(self.is_here(nodes[client]) for client in clients)
 
-        grid = LinkGrid(self.state, self.run, label, self._lost)
+        grid = LinkGrid(self.state, self.run, label, self._lost, wait)
         return Federation(grid, nodes, wait, grid.drop, reachable)
 
     def _lost(self, node: int) -> str | None:
