@@ -248,7 +248,7 @@ class Fleet:
                 f"{self._address} does not speak TLS: it is another service, or runs with --insecure, "
                 "and then clients need --insecure as well"
             )
-        if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError) and not self._secure:
+        if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError) and not self._secure and not self.node_id:
             return Refused(
                 f"{self._address} hung up on plain HTTP: it wants TLS; start with --identity FILE, "
                 "which its owner makes with: python -m server enroll"

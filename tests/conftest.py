@@ -1,6 +1,7 @@
 """What all tests share: no telemetry, small data, one way to run the command."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,9 @@ pytest_plugins = ["hosts", "federation"]  # their fixtures, and asserts that tel
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# Shells start background jobs with Ctrl-C ignored, which children inherit: tests that press it must not depend on that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 
