@@ -1,13 +1,13 @@
 """From what the user gave to a client that takes part: check everything first, then join."""
 
-import ipaddress
 import signal
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
+from task.address import is_loopback
 from task.chatter import Chatter, console_on
 from task.errors import UserError
 from task.identity import Identity
@@ -48,13 +48,13 @@ def join(member: Member) -> int:
     number = client_number(member.shard, identity)
     if identity and member.insecure:
         raise UserError("--insecure and --identity contradict each other; leave one of them out")
-    if not identity and not member.insecure and not _is_loopback(address):
+    if not identity and not member.insecure and not is_loopback(address.rpartition(":")[0]):
         raise UserError(
             f"{address} is another machine: give --identity FILE, which its owner makes with "
             "python -m server enroll, or --insecure for plain HTTP that anyone on the way can read and change"
         )
     config = node_config(member, number, identity)
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
     try:
         with ExitStack() as opened:
             chatter = opened.enter_context(Chatter(verbose=member.verbose))
@@ -165,15 +165,3 @@ def node_config(member: Member, number: int, identity: Identity | None) -> dict[
         owner = member.identity if identity and member.identity else member.shard
         config["dp-ledger"] = str(owner.absolute().with_suffix(".dp.json"))
     return config
-
-
-def _is_loopback(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _interrupt(_signal: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt

@@ -33,7 +33,7 @@ _log = logging.getLogger("fedarena")
 
 
 class Resident:
-    """Takes part in runs until it is told to stop.
+    """Takes part in runs until Ctrl-C.
 
     Three threads share the work, so that the network and the training overlap: one fetches, one sends, and the caller's
     trains. At most one message waits in each direction, which bounds the memory.
@@ -59,7 +59,7 @@ class Resident:
         self._warm: dict[str, Any] = {}
 
     def run(self, load: Callable[[], object]) -> None:
-        """Take part until `stop`, or until a run is over with `once`.
+        """Take part until Ctrl-C, or until a run is over with `once`.
 
         Args:
             load: called first, while the other threads already talk to the server; imports what training takes.
@@ -87,10 +87,6 @@ class Resident:
             self._fleet.close()
         if self._refused:
             raise self._refused
-
-    def stop(self) -> None:
-        """End after what is being done right now."""
-        self._stop.set()
 
     # -- the caller's thread: everything that takes TensorFlow
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from server.background import Background
 from server.cluster import Cluster
@@ -66,7 +66,7 @@ class Play:
         """
         self._record.begin()
         self._screen.note(self._introduction())
-        before = signal.signal(signal.SIGTERM, _interrupt)
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
         self._screen.step("starting Ray and its workers, importing TensorFlow")
         cluster = Cluster(self._machine, self._config.model)
         try:
@@ -161,7 +161,3 @@ class Play:
             f"{s.dataset}: {s.clients} clients with {size} examples each, {s.test_examples:,} to test on; "
             f"labels spread alike: chi-square p = {s.p_value:.3g}; {carried}{where}"
         )
-
-
-def _interrupt(_signal: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt

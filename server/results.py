@@ -95,6 +95,7 @@ class RunFolder:
     Attributes:
         path: the folder.
         log_path: run.log, where the chatter of the libraries goes.
+        events_path: events.jsonl, the log of a server with real clients.
         curves_path: curves.png.
         report_path: report.html.
         checkpoints: the folder of the checkpoints; it exists.
@@ -103,6 +104,7 @@ class RunFolder:
     def __init__(self, path: Path, *, fresh: bool) -> None:
         self.path = path
         self.log_path = path / "run.log"
+        self.events_path = path / "events.jsonl"
         self.curves_path = path / "curves.png"
         self.report_path = path / "report.html"
         self.checkpoints = path / "checkpoints"
@@ -225,7 +227,7 @@ class RunFolder:
     def discard(self) -> None:
         """Delete what `create` and `write_run` made, and the folder if nothing else is in it; close."""
         self.close()
-        for name in ("rounds.csv", "clients.csv", "run.json", "run.log", ".lock"):
+        for name in ("rounds.csv", "clients.csv", "run.json", "run.log", "events.jsonl", ".lock"):
             (self.path / name).unlink(missing_ok=True)
         for folder in (self.checkpoints, self._models, self.path):
             with suppress(OSError):  # something else is in it

@@ -1,6 +1,5 @@
 """Serve real clients: check what the user asked for, open the folder, listen, run."""
 
-import ipaddress
 import logging
 import signal
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from server.record import RunRecord
 from server.results import RunFolder
 from server.roster import Roster
 from server.screen import open_screen
+from task.address import is_loopback
 from task.chatter import Chatter, console_on
 from task.config import RunConfig, parse
 from task.errors import UserError, describe
@@ -109,8 +109,7 @@ def serve(
         stack.callback(screen.close)
         results = stack.enter_context(opened or RunFolder.create(folder))
         chatter.redirect(results.log_path)
-        events = results.path / "events.jsonl"
-        log_to(events)
+        log_to(results.events_path)
         data = {"sha256": digest, "shards": {"test": digest}}
         kept = asdict(service) | {"test": str(test), "federation": str(Path(service.federation).absolute())}
         record = RunRecord(results, config, data, command, resumed=opened is not None, service=kept)
@@ -122,8 +121,6 @@ def serve(
             record.interrupted()
             return 130
         except UserError:
-            if opened is None:
-                events.unlink(missing_ok=True)
             record.discard()
             raise
         screen.close()
@@ -199,14 +196,6 @@ def parse_listen(text: str) -> tuple[str, int]:
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
         raise UserError(f"--listen {text} is no address; write HOST:PORT, such as 0.0.0.0:9092")
     return host, int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach it."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _roster(service: Service, host: str, config: RunConfig) -> Roster | None:
