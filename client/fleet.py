@@ -5,6 +5,7 @@ same protocol through Flower's own HTTP client, so a server cannot tell the two 
 """
 
 import re
+import secrets
 import ssl
 import threading
 from collections.abc import Callable
@@ -48,12 +49,15 @@ from flwr.supercore.inflatable.inflatable_utils import (
     push_objects,
 )
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
+from flwr.supercore.interceptors.http.utils import add_headers
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from task.errors import describe
+from task.wire import PROCESS_HEADER
 
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
@@ -105,6 +109,7 @@ class Fleet:
             interceptors=[
                 RuntimeVersionHttpInterceptor(component_name="SuperNode"),
                 NodeAuthHttpInterceptor(key, key.public_key()),
+                _Marked(),
             ],
             verify=_trusting(ca) if ca else True,
             timeout=_TIMEOUT,  # type: ignore[arg-type]  # passed on to httpx, which takes both
@@ -287,6 +292,17 @@ class Fleet:
             "ask the server's owner for a new one (python -m server enroll)",
             by_server=True,
         )
+
+
+class _Marked:
+    """An interceptor that tells this process from another one of the same client."""
+
+    def __init__(self) -> None:
+        self._headers = {PROCESS_HEADER: secrets.token_hex(8)}
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        add_headers(context.request, self._headers)
+        return call_next(context)
 
 
 class _Status(Exception):  # noqa: N818

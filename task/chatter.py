@@ -12,7 +12,10 @@ if TYPE_CHECKING:  # imported when there is something to show
 
 
 class Chatter:
-    """After `redirect`, descriptors 1 and 2 of this process and its children lead to a log file until it is left.
+    """After `redirect`, descriptors 1 and 2 of this process and its children lead to a log file.
+
+    They still do when the context is left: a thread may be importing a library that talks. Only Python's `sys.stdout`
+    and `sys.stderr` are the user's again.
 
     Args:
         verbose: whether the chatter goes to the terminal as well.
@@ -60,9 +63,10 @@ class Chatter:
     ) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
-        os.dup2(self.out.fileno(), 1)
-        os.dup2(self.err.fileno(), 2)
-        if self._tee:
+        sys.stdout, sys.stderr = self.out, self.err
+        if self._tee:  # nothing is kept from the user
+            os.dup2(self.out.fileno(), 1)
+            os.dup2(self.err.fileno(), 2)
             self._tee.join(timeout=0.5)  # children that still live may hold the other end
         self.out.flush()
         self.err.flush()

@@ -18,6 +18,8 @@ ASKABLE = {"num_examples": NUM_EXAMPLES, "local_norm": "local-norm"}
 TRAIN_FACTS = (NUM_EXAMPLES, "client", "local-steps", "local-norm", "train-loss", "seconds", "cpu-seconds")
 EVALUATE_FACTS = (NUM_EXAMPLES, "client", "loss", "accuracy")
 
+PROCESS_HEADER = "x-fedarena-process"  # drawn at random at a client's start; tells two processes of one client apart
+
 Scalars = dict[str, Any]  # values of type bool, int, float, str, bytes
 
 

@@ -30,6 +30,7 @@ from server.enroll import enroll
 from server.federation import Federation
 from server.link import Link
 from server.link.door import Door
+from server.link.lines import Lines
 from server.models import Shape
 from server.rounds import Stopped, Terms, run_rounds
 from server.stop import Stop
@@ -84,7 +85,12 @@ class House:
         self._status = status
         self.genuine = True
         self.door = Door(
-            self.app, self.waits, lambda scope, poll: self.genuine, lambda *told: self.refused.append(told), hold
+            self.app,
+            self.waits,
+            lambda scope, poll: self.genuine,
+            lambda *told: self.refused.append(told),
+            Lines(lambda line: True),
+            hold,
         )
 
     def waits(self, node: int) -> bool:
@@ -147,7 +153,14 @@ def test_a_stranger_holds_no_line_and_passes_for_nobody():
 def test_a_message_that_comes_between_the_look_and_the_wait_is_not_missed():
     house = House()
     looks = iter([False, True])
-    house.door = Door(house.app, lambda node: next(looks), lambda scope, poll: True, lambda *told: None, FOREVER)
+    house.door = Door(
+        house.app,
+        lambda node: next(looks),
+        lambda scope, poll: True,
+        lambda *told: None,
+        Lines(lambda line: True),
+        FOREVER,
+    )
     in_time(house.poll(7).knock(house.door))
     assert len(house.bodies) == 1
 
@@ -489,8 +502,33 @@ def test_a_second_process_of_a_client_that_is_on_the_line_is_turned_away(line: L
         second.activate()
     line.send(X[0])  # frees the line
     poll.join(PATIENCE)
-    assert second.activate() == line.node
+    with pytest.raises(Taken):  # which does not matter: the first one trains, or imports, and is still connected
+        second.activate()
+    assert line.fleet.activate() == line.node  # its own place is never another's
+    line.fleet._client.close()  # what a kill does to its connections
+    until(lambda: activated(second) == line.node, "the place")
     second._client.close()
+
+
+def test_a_process_that_falls_silent_with_its_line_open_loses_its_place(line: Line, monkeypatch: pytest.MonkeyPatch):
+    second = line.join(0)
+    with pytest.raises(Taken):
+        second.activate()
+    monkeypatch.setattr("server.link.lines._RECENT", 0.0)  # its machine has lost power, and nobody closes the line
+    assert second.activate() == line.node
+    line.fleet.heartbeat()  # the power is back; what the first says is no sign of life of the second
+    monkeypatch.undo()
+    with pytest.raises(Taken):
+        line.fleet.activate()
+    second._client.close()
+
+
+def activated(fleet: Fleet) -> int:
+    """The node's id, 0 while its place is taken."""
+    try:
+        return fleet.activate()
+    except Taken:
+        return 0
 
 
 def test_who_comes_without_an_identity_where_only_members_may():
@@ -584,6 +622,7 @@ def test_nothing_but_the_documented_facts_leaves_a_client(line: Line, small_shar
         *("host", "accept", "accept-encoding", "connection", "user-agent", "content-length", "content-type"),
         *("flwr-public-key", "flwr-timestamp", "flwr-signature"),
         *("flwr-package-name", "flwr-package-version", "flwr-component-name"),
+        wire.PROCESS_HEADER,
     }
     said = b"".join(
         str(request.url).encode() + repr(request.headers.raw).encode() + request.content for request in requests

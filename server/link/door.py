@@ -4,14 +4,17 @@ import asyncio
 from base64 import b64decode
 from collections import Counter, defaultdict
 from collections.abc import Callable, MutableMapping
+from http import HTTPStatus
 from typing import Any
 
 from flwr.proto.fleet_pb2 import PullMessagesRequest
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 
 from server.link.asgi import App, Receive, Scope, Send, again, answer, read_body
+from server.link.lines import Lines
 
 FLEET = "/v1/fleet/"
+_ACTIVATE, _REGISTER = FLEET + "activate-node", FLEET + "register-node"
 _PULL = FLEET + "pull-messages"
 _LARGEST_POLL = 4096  # bytes of a request that names one node
 _REFUSALS = (400, 401, 403, 409, 412)
@@ -30,6 +33,7 @@ class Door:
         waits: whether a message waits for a node.
         authentic: whether a poll comes from the node that it names; another is answered at once, by Flower.
         refused: told of every refused call: address, public key (PEM, empty if none was sent), HTTP status, path.
+        lines: told of every call that was found good.
         hold: the longest time in seconds that a poll is held; Flower's own SuperNode gives up after 30.
     """
 
@@ -39,10 +43,11 @@ class Door:
         waits: Callable[[int], bool],
         authentic: Callable[[Scope, PullMessagesRequest], bool],
         refused: Callable[[str, bytes, int, str], None],
+        lines: Lines,
         hold: float = 5.0,
     ) -> None:
         self._app, self._waits, self._authentic, self._refused = app, waits, authentic, refused
-        self._hold = hold
+        self._lines, self._hold = lines, hold
         self._loop: asyncio.AbstractEventLoop | None = None
         self._bells: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
         self._polling: Counter[int] = Counter()
@@ -70,6 +75,8 @@ class Door:
             if body is None or not await self._wait(scope, body, receive):
                 return
             receive = again(body)
+        elif scope["path"] == _ACTIVATE:
+            self._lines.calling(scope)
         await self._app(scope, receive, self._watched(scope, send))
 
     async def _wait(self, scope: Scope, body: bytes, receive: Receive) -> bool:
@@ -97,8 +104,11 @@ class Door:
 
     def _watched(self, scope: Scope, send: Send) -> Send:
         async def watched(event: MutableMapping[str, Any]) -> None:
-            if event["type"] == "http.response.start" and event["status"] in _REFUSALS:
-                self._refused(_address(scope), _key(scope), event["status"], scope["path"])
+            if event["type"] == "http.response.start":
+                if event["status"] in _REFUSALS:
+                    self._refused(_address(scope), _key(scope), event["status"], scope["path"])
+                elif event["status"] == HTTPStatus.OK and scope["path"] != _REGISTER:
+                    self._lines.heard(scope, _key(scope), activated=scope["path"] == _ACTIVATE)
             await send(event)
 
         return watched

@@ -35,6 +35,7 @@ from server.federation import Federation
 from server.link.door import Door
 from server.link.express import Express, authenticate
 from server.link.grid import LinkGrid
+from server.link.lines import Address, Lines
 from server.link.state import LinkState
 from task.errors import UserError, describe
 
@@ -72,9 +73,10 @@ class Link:
         self._host, self._port, self._tls, self._patience = host, port, tls, patience
         self._refused = refused
         self._bells: list[threading.Event] = []
-        self.state = LinkState(lambda node: self._door.ring(node), self._ring, lambda node: self._door.is_polling(node))
+        self._lines = Lines(self._is_open)
+        self.state = LinkState(lambda node: self._door.ring(node), self._ring, self._is_taken)
         app = _fleet_app(self.state, open_to_all=open_to_all)
-        self._door = Door(Express(app, self.state), self.state.waits, partial(_is_authentic, app), refused)
+        self._door = Door(Express(app, self.state), self.state.waits, partial(_is_authentic, app), refused, self._lines)
         self.run = self._begin_run()
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
@@ -161,6 +163,14 @@ class Link:
 
         grid = LinkGrid(self.state, self.run, label, self._lost, wait)
         return Federation(grid, nodes, wait, grid.drop, reachable)
+
+    def _is_open(self, line: Address) -> bool:
+        connections = list(self._server.server_state.connections) if self._server else []
+        return any(connection.client == line for connection in connections)
+
+    def _is_taken(self, node: int) -> bool:
+        key = self.state.nodes[node].public_key
+        return self._lines.is_taken(key, polling=self._door.is_polling(node))
 
     def _lost(self, node: int) -> str | None:
         if self.state.was_expelled(node):

@@ -65,7 +65,7 @@ class LinkState(InMemoryLinkState):
     Args:
         to_node: told a node's id when a message waits for it, or it is refused from now on.
         from_node: told when a reply is complete.
-        is_taken: whether another process holds the line for a node.
+        is_taken: whether another process than the one that calls takes part as a node.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class LinkState(InMemoryLinkState):
         What it had not answered is delivered again.
 
         Raises:
-            FlowerError: another process holds the line for this node.
+            FlowerError: another process takes part as this node.
         """
         if self._is_taken(node_id):
             raise FlowerError(
