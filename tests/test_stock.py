@@ -1,12 +1,13 @@
 """Flower's own processes: its SuperNode with our server, and our apps on its SuperLink. The bits are the same."""
 
 import os
+import socket
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
-from federation import ROOT, Deployment, hashes, simulated
+from federation import ROOT, Deployment, hashes, simulated, until
 
 from server.app import config_of
 from task.config import RunConfig
@@ -62,6 +63,7 @@ def test_flwr_run_plays_the_same_on_flowers_superlink(small_shards: Path, expect
         deployment.run("-c", superlink, *listen, name="superlink", **environment)
         for number in range(3):
             deployment.client(number, small_shards, "--insecure")
+        until(lambda: answers(host, int(port)), "a SuperLink that listens", told=deployment.told)
         run_config = " ".join(
             f"{name}={value!r}"
             for name, value in {
@@ -84,3 +86,9 @@ def test_the_run_config_of_flower_begins_with_the_same_defaults():
     given = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
     flat = {name.replace("-", "_"): value for name, value in given.items() if name not in ("test", "out")}
     assert config_of(flat) == RunConfig(clients=5)
+
+
+def answers(host: str, port: int) -> bool:
+    """Whether somebody listens there; `flwr` does not wait for it."""
+    with socket.socket() as caller:
+        return caller.connect_ex((host, port)) == 0
