@@ -13,6 +13,7 @@ from benchmarks.table import Table
 NAMES = {
     "rounds": "Rounds: the product, stock Flower, a bare loop, bare epochs",
     "kernels": "Kernels of aggregation",
+    "matching": "Matching of hidden units",
     "memory": "Memory of the server",
     "scale": "Many clients",
     "deployment": "Deployment: server and clients as processes of their own",

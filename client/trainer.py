@@ -1,7 +1,7 @@
 """A Flower NumPyClient that trains on one private shard."""
 
 import time
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from client.engine import Engine, engine_for
 from client.local_norm import local_norm
 from task.config import Training
 from task.evaluation import resident
+from task.model import build_model, initial_arrays
 from task.shardfile import Header, load_shard, read_header
 from task.update import Arrays
 
@@ -57,7 +58,8 @@ class ShardClient(NumPyClient):
         Args:
             parameters: the global arrays.
             config: the fields of `task.config.Training`, and `seed`, `server-round`, `model`,
-                `num-classes` (where the shard does not say), `proximal-mu` (FedProx).
+                `num-classes` (where the shard does not say), `proximal-mu` (FedProx), `init` ("independent": in round
+                1 this client's own initial weights take the place of the global arrays).
 
         Returns:
             The new arrays, num_examples, and the facts `client`, `local_steps`, `local_norm` (left out where it is not
@@ -67,6 +69,9 @@ class ShardClient(NumPyClient):
         training, mu = training_of(config), float(config.get("proximal-mu", 0.0))
         seed, server_round = int(config.get("seed", 0)), int(config.get("server-round", 0))
         shard = self.shard
+        engine = self._engine(config, training, mu)
+        if config.get("init") == "independent" and server_round == 1:
+            parameters = own_start(str(config.get("model", "cnn")), *self._shape(config), seed, self.client)
         examples = int(shard.y.shape[0])
         batches = plan(
             examples,
@@ -77,7 +82,7 @@ class ShardClient(NumPyClient):
             server_round=server_round,
             client=self.client,
         )
-        new, loss = self._engine(config, training, mu).train(
+        new, loss = engine.train(
             parameters, shard.x, shard.y, batches, seed=seed, server_round=server_round, client=self.client
         )
         facts: dict[str, Any] = {"client": self.client, "local_steps": batches.steps, "train_loss": loss}
@@ -97,9 +102,18 @@ class ShardClient(NumPyClient):
         return loss, int(shard.y.shape[0]), {"client": self.client, "accuracy": accuracy}
 
     def _engine(self, config: dict[str, Any], training: Training, mu: float) -> Engine:
+        return engine_for(str(config.get("model", "cnn")), *self._shape(config), training, mu)
+
+    def _shape(self, config: dict[str, Any]) -> tuple[tuple[int, ...], int]:
+        """Of one example, and the number of classes."""
         shape = tuple(int(side) for side in self.shard.x.shape[1:])
-        classes = int(config.get("num-classes") or self.shard.header.num_classes or 0)
-        return engine_for(str(config.get("model", "cnn")), shape, classes, training, mu)
+        return shape, int(config.get("num-classes") or self.shard.header.num_classes or 0)
+
+
+@lru_cache(maxsize=4)  # the strategies of a run ask for the same ones at about the same time
+def own_start(model: str, input_shape: tuple[int, ...], num_classes: int, seed: int, client: int) -> Arrays:
+    """A client's own initial weights, which depend on seed and client only; not to be changed."""
+    return initial_arrays(build_model(model, input_shape, num_classes, seed, client))
 
 
 def training_of(config: dict[str, Any]) -> Training:

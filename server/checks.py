@@ -20,3 +20,8 @@ def check_strategies(config: RunConfig) -> None:
                 f"{strategy} is not defined for {reason}: its local_norm exists for sgd, plain or with momentum; "
                 f"use --optimizer sgd without --nesterov, or leave {strategy} out"
             )
+        if config.init == "independent" and needs_local_norm(strategy):
+            raise UserError(
+                f"{strategy} is not defined for --init independent: it subtracts a common start, which round 1 does "
+                f"not have; choose --strategies without {strategy}"
+            )

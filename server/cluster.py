@@ -2,11 +2,13 @@
 
 import logging
 import os
+import signal
 import socket
 import sys
 import tempfile
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +132,18 @@ class Cluster:
 
     def _level(self) -> int:
         return logging.INFO if self._machine.verbose else logging.ERROR
+
+
+@contextmanager
+def ray_for(machine: Machine, model: str) -> Iterator[Cluster]:
+    """Ray, as long as a command needs it; SIGTERM ends that like Ctrl-C."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    cluster = Cluster(machine, model)
+    try:
+        yield cluster
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        cluster.stop()
 
 
 def _knock(address: str) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from server.names import enumerate_words, short_names
 from server.results import ClientRow, Entry, RoundRow
 
-_RULES = ("fedavg", "weighted", "fednova", "fedmedian")
+_RULES = ("fedavg", "weighted", "fednova", "fedmedian", "matched")
+_UNWEIGHTED = {"fedavg", "fedmedian", "matched"}
 
 _Bits = tuple[str, str, str | None]  # accuracy, loss, and the hash of the final weights at a contestant's last round
 _Trace = dict[tuple[int, int], _Bits]  # by (seed, round)
@@ -109,7 +110,7 @@ def _condition(known: set[str], rows: Sequence[ClientRow]) -> str | None:
         return all(len(one) == 1 and None not in one for one in values)
 
     parts = []
-    if known & {"fedavg", "fedmedian"} and known & {"weighted", "fednova"}:
+    if known & _UNWEIGHTED and known & {"weighted", "fednova"}:
         if not equal("num_examples"):
             return None
         parts.append("equal shards" + _each(rows, "num_examples", "examples"))
@@ -124,7 +125,9 @@ def _condition(known: set[str], rows: Sequence[ClientRow]) -> str | None:
         if most > 2:
             return None
         parts.append("no more than two updates a round")
-    rule = "plain mean" if known & {"fedavg", "fedmedian"} else "mean weighted by examples"
+    if "matched" in known:  # or it would have come to other bits
+        parts.append("hidden units that needed no other order")
+    rule = "plain mean" if known & _UNWEIGHTED else "mean weighted by examples"
     return f"{enumerate_words(parts)} make them one rule (the {rule})" if parts else None
 
 

@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from server.checks import check_strategies
+from server.cut import Cut, data_bytes, data_facts, first_of
 from server.machine import Machine, number_of_workers
 from server.play import Play, WarmUp
 from server.record import RunRecord
@@ -13,12 +14,10 @@ from server.screen import open_screen
 from task.chatter import Chatter, console_on
 from task.config import RunConfig, parse
 from task.errors import UserError
-from task.shards import Shards, prepare
+from task.shards import prepare
 
 if TYPE_CHECKING:  # Flower is imported when it is needed: start-up counts
     from flwr.clientapp import ClientApp
-
-Cut = dict[tuple[str, int], Shards]
 
 
 def compare(
@@ -60,11 +59,11 @@ def compare(
             screen.step(f"reading {Path(config.dataset).name}, cutting its shards")
             cut = _cut_shards(config)
             if machine.ray_address is None:  # a cluster tells how many it carries when it is joined
-                machine = replace(machine, workers=number_of_workers(machine.workers, _data_bytes(cut)))
+                machine = replace(machine, workers=number_of_workers(machine.workers, data_bytes(cut)))
             with opened or RunFolder.create(folder) as results:
                 chatter.redirect(results.log_path)
-                known = config.model_copy(update={"clients": next(iter(cut.values())).clients})
-                record = RunRecord(results, known, _data(cut), command, resumed=opened is not None)
+                known = config.model_copy(update={"clients": first_of(cut).clients})
+                record = RunRecord(results, known, data_facts(cut), command, resumed=opened is not None)
                 return Play(config, cut, record, screen, machine, started).run(client_app, warm_up)
         finally:
             screen.close()
@@ -83,25 +82,3 @@ def _cut_shards(config: RunConfig) -> Cut:
         if config.sample and config.sample > shards.clients:
             raise UserError(f"--sample {config.sample} is more than the {shards.clients} clients of {shards.dataset}")
     return cut
-
-
-def _data(cut: Cut) -> dict[str, Any]:
-    """What run.json says of the data."""
-    shards = next(iter(cut.values()))
-    return {
-        "sha256": shards.sha256,
-        "p_value": shards.p_value,
-        "counts": shards.counts,
-        "shards": {f"{scenario}/seed{seed}": s.sha256 for (scenario, seed), s in cut.items()},
-    }
-
-
-def _data_bytes(cut: Cut) -> int:
-    """What all shards take as float32."""
-    total = 0
-    for shards in cut.values():
-        one = 4
-        for side in shards.input_shape:
-            one *= side
-        total += one * sum(map(sum, shards.counts))
-    return total

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from server.checkpoint import digest
 from server.recorder import Recorder
 from server.results import Entry, RoundRow
-from server.rounds import Contestant, Stopped, run_rounds
-from server.stop import Stop
+from server.rounds import Contestant, run_rounds
+from server.stop import Stop, Stopped
 from task.errors import describe
 from task.update import Arrays
 

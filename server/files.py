@@ -3,8 +3,9 @@
 import csv
 import fcntl
 import io
+import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import astuple, fields
 from pathlib import Path
 from types import UnionType
@@ -26,6 +27,16 @@ def write_atomic(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace a JSON file atomically.
+
+    Raises:
+        ValueError: a number in it is not finite, which JSON has no word for.
+    """
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+    write_atomic(path, f"{text}\n".encode())
 
 
 class RowFile(Generic[Row]):

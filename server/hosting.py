@@ -129,7 +129,7 @@ class Hosting:
         contestants = [
             Contestant(
                 entry,
-                make_strategy(entry.strategy, models.trainable),
+                make_strategy(entry.strategy, models.trainable, models.structure),
                 site.federation(names[entry], arrivals.nodes),
                 self._config.train_config(self._shape.num_classes, entry.seed),
                 self._config.sample,

@@ -1,7 +1,8 @@
 """What takes TensorFlow to make before a contest: test sets, initial models, where each contestant begins."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from strategies.kernels import prepare
 from strategies.specify import is_ours
 from task.config import RunConfig
 from task.model import build_model, initial_arrays, trainable_mask
+from task.structure import Structure
+from task.units import structure_of
 
 
 class Shape(NamedTuple):
@@ -30,11 +33,12 @@ class Shape(NamedTuple):
 
 @dataclass(frozen=True)
 class Models:
-    """The test sets, where every contestant begins, and which arrays gradients move."""
+    """The test sets, where every contestant begins, which arrays gradients move, and what gives the hidden units."""
 
     tests: TestSets
     starts: Mapping[Entry, Start]
     trainable: list[bool]
+    structure: Callable[[], Structure]
 
 
 def make_models(
@@ -69,4 +73,4 @@ def make_models(
         sets.remember(file, initial[seed])
     prepare(updates)
     recorder.reached("TensorFlow imported, models built and traced")
-    return Models(sets, starts, trainable_mask(model))
+    return Models(sets, starts, trainable_mask(model), cache(partial(structure_of, model)))

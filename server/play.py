@@ -1,15 +1,15 @@
 """The run itself: start everything that takes long at once, let all contestants play, keep what they made."""
 
 import gc
-import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from server.background import Background
-from server.cluster import Cluster
+from server.cluster import ray_for
+from server.cut import Cut, first_of, introduction
 from server.machine import Machine
 from server.record import RunRecord
 from server.results import entries_of
@@ -18,7 +18,6 @@ from server.stop import Stop
 from task.config import RunConfig
 from task.errors import UserError, describe
 from task.shardfile import TEST, shard_name
-from task.shards import Shards
 
 if TYPE_CHECKING:  # imported when needed, beside each other: start-up counts
     from flwr.clientapp import ClientApp
@@ -36,7 +35,7 @@ class Play:
 
     Args:
         config: what to compare.
-        cut: shards by scenario and seed.
+        cut: its shards.
         record: the run's folder and run.json.
         screen: what the user sees.
         machine: how this machine is used, or a cluster; without a cluster `workers` is given.
@@ -46,7 +45,7 @@ class Play:
     def __init__(
         self,
         config: RunConfig,
-        cut: Mapping[tuple[str, int], Shards],
+        cut: Cut,
         record: RunRecord,
         screen: Screen,
         machine: Machine,
@@ -54,7 +53,7 @@ class Play:
     ) -> None:
         self._config, self._cut, self._record, self._screen = config, cut, record, screen
         self._machine, self._started = machine, started
-        self._shards = next(iter(cut.values()))  # all have the same shapes
+        self._shards = first_of(cut)
         self._entries = entries_of(config)
         self._stop = Stop()
 
@@ -65,29 +64,25 @@ class Play:
             UserError: for a model or a machine that does not do.
         """
         self._record.begin()
-        self._screen.note(self._introduction())
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
+        self._screen.note(introduction(self._shards, self._machine))
         self._screen.step("starting Ray and its workers, importing TensorFlow")
-        cluster = Cluster(self._machine, self._config.model)
-        try:
-            from server.recorder import Recorder
+        with ray_for(self._machine, self._config.model) as cluster:
+            try:
+                from server.recorder import Recorder
 
-            recorder = Recorder(self._record.folder, self._screen, self._entries, self._started)
-            pool = self._new_pool(client_app, warm_up)
-            recorder.reached("Flower imported")
-            models = Background(partial(self._models, recorder))
-            pool.start(cluster.workers())
-            recorder.reached("Ray started")
-            return self._play(pool, client_app, recorder, models.result())
-        except UserError:
-            self._record.discard()
-            raise
-        except KeyboardInterrupt:
-            self._record.interrupted()
-            return 130
-        finally:
-            signal.signal(signal.SIGTERM, before)
-            cluster.stop()
+                recorder = Recorder(self._record.folder, self._screen, self._entries, self._started)
+                pool = self._new_pool(client_app, warm_up)
+                recorder.reached("Flower imported")
+                models = Background(partial(self._models, recorder))
+                pool.start(cluster.workers())
+                recorder.reached("Ray started")
+                return self._play(pool, client_app, recorder, models.result())
+            except UserError:
+                self._record.discard()
+                raise
+            except KeyboardInterrupt:
+                self._record.interrupted()
+                return 130
 
     def _play(self, pool: "WorkerPool", client_app: "ClientApp", recorder: "Recorder", models: "Models") -> int:
         self._screen.step("warming up the workers")
@@ -140,7 +135,7 @@ class Play:
         contestants = [
             Contestant(
                 entry,
-                make_strategy(entry.strategy, models.trainable),
+                make_strategy(entry.strategy, models.trainable, models.structure),
                 federation,
                 self._config.train_config(self._shards.num_classes, entry.seed),
                 self._config.sample,
@@ -150,14 +145,3 @@ class Play:
         ]
         simulation.start(lambda error: self._stop.because(f"the simulation ended: {describe(error)}"))
         return Contest(contestants, models.starts, self._config.rounds, recorder, self._stop), simulation.stop
-
-    def _introduction(self) -> str:
-        s, workers, address = self._shards, self._machine.workers, self._machine.ray_address
-        carried = f"{workers} worker{'s' if workers != 1 else ''}" if workers else "one worker a CPU"
-        where = f" of the Ray cluster at {address}" if address else ""
-        sizes = sorted({sum(row) for row in s.counts})
-        size = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
-        return (
-            f"{s.dataset}: {s.clients} clients with {size} examples each, {s.test_examples:,} to test on; "
-            f"labels spread alike: chi-square p = {s.p_value:.3g}; {carried}{where}"
-        )

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from server.coincidences import Coincidence
 from server.names import enumerate_words, short_names
@@ -16,7 +16,8 @@ from server.results import RoundRow
 
 # Okabe and Ito's palette without yellow, ordered so that neighbours differ in grey too; five dashes and eight markers
 # beside seven colours tell apart any number of strategies that one could still read.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8A8F98")
+BLUE, ORANGE, GREEN, PINK, RED, SKY, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8A8F98"
+_COLOURS = (BLUE, ORANGE, GREEN, PINK, RED, SKY, GREY)
 _DASHES = ((0, ()), (0, (5, 1.6)), (0, (1.4, 1.4)), (0, (6, 1.5, 1.3, 1.5)), (0, (9, 2)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 _LINE, _RIBBON = 1.9, 3.2  # points: a line's width, and by how much a ribbon shows on top of the next
@@ -77,7 +78,7 @@ def draw_curves(
     head = 0.62 if title else 0.02  # inches, as those below
     top, panel_height, gap, bottom = head + 0.4 + 0.21 * legend_rows, 2.8, 0.72, 0.55
     height = top + panel_height * len(scenarios) + gap * (len(scenarios) - 1) + bottom
-    with mpl.rc_context(_look(ink)):
+    with mpl.rc_context(look(ink)):
         figure = Figure(figsize=(10, height), dpi=160)
         panels = figure.subplots(len(scenarios), 2, squeeze=False)
         figure.subplots_adjust(0.074, bottom / height, 0.985, 1 - top / height, wspace=0.15, hspace=gap / panel_height)
@@ -93,8 +94,8 @@ def draw_curves(
             place = f"{scenario}: " if len(scenarios) > 1 else ""
             pair[0].set_title(f"{place}test accuracy", loc="left")
             pair[1].set_title(f"{place}test loss (cross-entropy, nats)", loc="left")
-            _scale_accuracy(pair[0])
-            _scale_loss(pair[1])
+            scale_accuracy(pair[0])
+            scale_loss(pair[1])
         for panel in panels[-1]:
             panel.set_xlabel("round")
         figure.text(0.012, 1 - 0.16 / height, title, size=14, weight="bold", va="top")
@@ -208,32 +209,40 @@ def _legend_columns(names: Sequence[str]) -> int:
     return 1
 
 
-def _scale_accuracy(panel: Any) -> None:
-    """Equal steps for equal ratios of the error, as many ticks as have room."""
+def scale_accuracy(panel: Any, along: Literal["x", "y"] = "y") -> None:
+    """Equal steps for equal ratios of the error, as many ticks as have room.
+
+    Args:
+        panel: matplotlib axes that hold their data already, accuracies as shares of 0..1.
+        along: the axis that shows them.
+    """
     import numpy as np
     from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-    low, high = panel.dataLim.intervaly
+    axis, low, high = (
+        (panel.xaxis, *panel.dataLim.intervalx) if along == "x" else (panel.yaxis, *panel.dataLim.intervaly)
+    )
 
     def place(accuracy: float) -> float:
         return -math.log10(1 - min(accuracy, 0.9999))
 
-    panel.set_yscale(
+    (panel.set_xscale if along == "x" else panel.set_yscale)(
         "function", functions=(lambda y: -np.log10(np.maximum(1 - y, 1e-4)), lambda t: 1 - np.power(10.0, -t))
     )
     room = max(place(high) - place(low), 0.02)
     bottom, top = (1 - 10**-(at) for at in (max(0.0, place(low) - 0.05 * room), place(high) + 0.08 * room))
-    panel.set_ylim(bottom, top)
+    (panel.set_xlim if along == "x" else panel.set_ylim)(bottom, top)
     ticks: list[float] = []
     for tick in (tick for rank in _TICKS for tick in rank if bottom <= tick <= top):
         if all(abs(place(tick) - place(other)) > 0.075 * room for other in ticks):
             ticks.append(tick)
-    panel.yaxis.set_major_locator(FixedLocator(sorted(ticks)) if len(ticks) > _FEW_TICKS else MaxNLocator(6))
-    panel.yaxis.set_minor_locator(NullLocator())
-    panel.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{'≥' if y == _PERFECT <= high else ''}{100 * y:g} %"))
+    axis.set_major_locator(FixedLocator(sorted(ticks)) if len(ticks) > _FEW_TICKS else MaxNLocator(6))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda y, _: f"{'≥' if y == _PERFECT <= high else ''}{100 * y:g} %"))
 
 
-def _scale_loss(panel: Any) -> None:
+def scale_loss(panel: Any) -> None:
+    """A logarithmic loss axis with plain numbers; it shows nothing at or below zero."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     panel.set_yscale("log")
@@ -242,7 +251,8 @@ def _scale_loss(panel: Any) -> None:
     panel.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
 
 
-def _look(ink: Ink) -> dict[str, Any]:
+def look(ink: Ink) -> dict[str, Any]:
+    """Matplotlib's settings for all pictures, for `matplotlib.rc_context`."""
     return {
         "figure.facecolor": ink.paper,
         "axes.facecolor": ink.paper,

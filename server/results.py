@@ -10,11 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
-from server.files import RowFile, hold, write_atomic
+from server.files import RowFile, hold, write_json
 from task.config import RunConfig
 from task.errors import UserError
 
 _OTHER = "choose another folder with --out"
+ONE_SHOT = "one-shot"  # the kind of a run, in its run.json
 
 Status = Literal["ok", "rejected", "failed"]
 
@@ -113,7 +114,7 @@ class RunFolder:
         self._lock = threading.Lock()
         with ExitStack() as opened:
             opened.enter_context(hold(path))
-            if fresh and _holds_run(path):
+            if fresh and holds_run(path):
                 raise UserError(f"{path} already holds a run: {_OTHER}, or go on with that run: --resume {path}")
             self.checkpoints.mkdir(exist_ok=True)
             self._models.mkdir(exist_ok=True)
@@ -144,8 +145,12 @@ class RunFolder:
             UserError: there is no run in it, it cannot be written, or another process uses it.
         """
         try:
-            if not _holds_run(path):
+            if not holds_run(path):
                 raise UserError(f"there is no run to resume in {path}: --resume takes the folder of an earlier run")
+            if _kind_of(path) == ONE_SHOT:
+                raise UserError(
+                    f"{path} holds a one-shot run, which is not resumed: give its command again, with --out"
+                )
             return cls(path, fresh=False)
         except OSError as error:
             raise UserError(f"cannot write to {path} ({error.strerror}): make it writable to resume its run") from error
@@ -201,9 +206,8 @@ class RunFolder:
         Raises:
             ValueError: a number in it is not finite, which JSON has no word for.
         """
-        text = json.dumps(run, indent=2, allow_nan=False, ensure_ascii=False)
         with self._lock:
-            write_atomic(self._run, f"{text}\n".encode())
+            write_json(self._run, run)
 
     def read_run(self) -> dict[str, Any]:
         """The content of run.json.
@@ -247,5 +251,13 @@ class RunFolder:
         self.close()
 
 
-def _holds_run(path: Path) -> bool:
+def _kind_of(path: Path) -> Any:
+    """What run.json says that it is; None: a comparison, or nobody knows."""
+    with suppress(OSError, ValueError, AttributeError):
+        return json.loads((path / "run.json").read_bytes()).get("kind")
+    return None
+
+
+def holds_run(path: Path) -> bool:
+    """Whether a run, of whatever kind, was begun in this folder."""
     return any((path / name).exists() for name in ("run.json", "rounds.csv"))

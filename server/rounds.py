@@ -4,7 +4,7 @@ Flower's own `Strategy.start` cannot stop, resume or leave a lost client behind;
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,18 +12,15 @@ from flwr.app import Message
 from flwr.serverapp.strategy import Strategy
 
 from server.federation import Chosen, Federation
+from server.replies import replies
 from server.results import ClientRow, Entry, RoundRow
-from server.stop import Stop
+from server.stop import Stop, Stopped
 from strategies.base import Shell, Verdict, conform, needs_of, screen
 from task import seeds, wire
-from task.errors import describe, one_line
+from task.errors import describe
 from task.update import Arrays
 
-_LOOK_SECONDS = 0.05  # between two looks for replies where nothing wakes us earlier
-
-
-class Stopped(Exception):  # noqa: N818
-    """The contestant cannot go on; the message says why."""
+_LOOK_SECONDS = 0.05  # between two looks whether enough clients can be reached
 
 
 class Journal(Protocol):
@@ -171,14 +168,16 @@ class _Round:
             for message in messages:
                 message.metadata.group_id = message.metadata.group_id or str(self.number)  # for those who look on
             nodes = [message.metadata.dst_node_id for message in messages]
-            replies = self._replies(dict(zip(grid.push_messages(messages), nodes, strict=True)))
+            waiting = dict(zip(grid.push_messages(messages), nodes, strict=True))
             del messages
+            deadline = self.contestant.terms.deadline
+            came = replies(self.contestant.federation, waiting, self._report, self.stop, deadline)
             if isinstance(strategy, Shell):
                 strategy.report = self._report
-                result, _ = strategy.aggregate_train(self.number, replies)
+                result, _ = strategy.aggregate_train(self.number, came)
             else:
                 # Strategies of others add up in the order of the replies: give them always the same one.
-                passed = sorted(screen(replies, self.arrays, needs, self._report), key=self._client_of)
+                passed = sorted(screen(came, self.arrays, needs, self._report), key=self._client_of)
                 if len(passed) < self.contestant.terms.quorum:
                     return None  # before the strategy, which may remember what it saw
                 result, _ = strategy.aggregate_train(self.number, [m for m, _ in passed])
@@ -189,34 +188,6 @@ class _Round:
             raise
         except Exception as error:  # a strategy of the user's may raise anything; the others go on
             raise Stopped(f"the strategy failed in round {self.number}: {describe(error)}") from error
-
-    def _replies(self, waiting: dict[str, int]) -> Iterator[Message]:
-        """Replies as they come, until all are there or the deadline is over.
-
-        Args:
-            waiting: the node of each message, by the message's id.
-        """
-        federation, deadline = self.contestant.federation, self.contestant.terms.deadline
-        until = time.monotonic() + deadline if deadline else None
-        try:
-            while waiting:
-                if self.stop.is_set():
-                    raise Stopped(self.stop.reason)
-                messages = list(federation.grid.pull_messages(waiting))
-                for message in messages:
-                    node = waiting.pop(message.metadata.reply_to_message_id)
-                    if message.metadata.src_node_id == node:
-                        yield message
-                    else:  # Flower's own word on a reply that did not come whole
-                        self._report(Verdict(node, "failed", one_line(message.error.reason or "the reply was lost")))
-                if not messages:
-                    federation.wait(_LOOK_SECONDS)
-                if until and waiting and time.monotonic() >= until:
-                    for node in waiting.values():
-                        self._report(Verdict(node, "failed", f"no answer within the deadline of {deadline:g} s"))
-                    return
-        finally:
-            federation.drop(waiting)
 
     def _client_of(self, passed: tuple[Message, Any]) -> int:
         return self.clients[passed[0].metadata.src_node_id]

@@ -25,6 +25,9 @@ class Screen(Protocol):
     def step(self, text: str) -> None:
         """A step of the start-up (or of the end) begins, such as "starting Ray"; the one before it is done."""
 
+    def progress(self, text: str) -> None:
+        """The step that runs now has come further, and goes by this text from now on."""
+
     def note(self, text: str) -> None:
         """One line that the user should know."""
 
@@ -85,6 +88,9 @@ class Silent:
         self._failures: Counter[tuple[Entry, int]] = Counter()
 
     def step(self, text: str) -> None:
+        """See Screen."""
+
+    def progress(self, text: str) -> None:
         """See Screen."""
 
     def note(self, text: str) -> None:

@@ -64,6 +64,12 @@ class Live(Silent):
             self._step = (text, time.monotonic())
             self._changed.set()
 
+    def progress(self, text: str) -> None:
+        """Another text beside the spinner; the seconds count on."""
+        with self._lock:
+            self._step = (text, self._step[1] if self._step else time.monotonic())
+            self._changed.set()
+
     def note(self, text: str) -> None:
         """A line below the step that it belongs to."""
         with self._lock:

@@ -21,6 +21,10 @@ class Plain(Silent):
         with self._lock:
             self._write(f"{text} ...")
 
+    def progress(self, text: str) -> None:
+        """A line."""
+        self.note(text)
+
     def note(self, text: str) -> None:
         """The line."""
         with self._lock:

@@ -1,6 +1,10 @@
-"""How all contestants are told to end early."""
+"""How all contestants are told to end early, and how one of them says that it does."""
 
 import threading
+
+
+class Stopped(Exception):  # noqa: N818
+    """The contestant cannot go on; the message says why."""
 
 
 class Stop(threading.Event):

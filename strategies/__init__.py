@@ -11,6 +11,7 @@ from strategies.base import Shell, rule_options
 from strategies.fedavg import FedAvg
 from strategies.fedmedian import FedMedian
 from strategies.fednova import FedNova
+from strategies.matched import Matched
 from strategies.weighted import Weighted
 from task.update import Arrays, Update, check_update
 
@@ -20,6 +21,7 @@ REGISTRY: Mapping[str, type[Shell]] = MappingProxyType(
         "fedmedian": FedMedian,
         "weighted": Weighted,
         "fednova": FedNova,
+        "matched": Matched,
     }
 )
 

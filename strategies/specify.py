@@ -4,7 +4,7 @@ import difflib
 import importlib
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flwr.serverapp.strategy import FedAvg, Strategy
@@ -12,6 +12,7 @@ from flwr.serverapp.strategy import FedAvg, Strategy
 from strategies import REGISTRY
 from strategies.base import rule_options
 from task.errors import UserError, describe
+from task.structure import Structure
 
 # A comparison decides itself who takes part, and evaluates centrally; Flower's own minima would only make it wait.
 _FLOWER_DEFAULTS: dict[str, Any] = {
@@ -21,13 +22,18 @@ _FLOWER_DEFAULTS: dict[str, Any] = {
 }
 
 
-def make_strategy(specification: str, trainable: Sequence[bool] | None = None) -> Strategy:
+def make_strategy(
+    specification: str,
+    trainable: Sequence[bool] | None = None,
+    structure: Callable[[], Structure] | None = None,
+) -> Strategy:
     """A fresh strategy.
 
     Args:
         specification: "NAME" or "package.module.Class", with options as "NAME:option=value,option=value"; values are
             read as JSON and otherwise as text.
         trainable: which arrays of the model gradients move, for rules that treat the others differently.
+        structure: gives the model's hidden units; called only for a rule that wants them.
 
     Raises:
         UserError: one line, with the nearest name for an unknown one.
@@ -39,6 +45,10 @@ def make_strategy(specification: str, trainable: Sequence[bool] | None = None) -
         known = rule_options(REGISTRY[name].rule)
         if "trainable" in known:
             options.setdefault("trainable", trainable)
+        if "structure" in known:
+            if "structure" in options:
+                raise UserError(f"strategy {specification}: the structure is the model's own and cannot be given")
+            options["structure"] = structure() if structure else None
         known |= _arguments(FedAvg)
     else:
         kind = _import_strategy(name)

@@ -1,7 +1,7 @@
 """One frozen, typed, validated description of a run. Command line, TOML and Flower's run config all parse to it."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -11,12 +11,17 @@ Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Optimizer = Literal["sgd", "adam", "adamw", "adagrad", "rmsprop", "nadam", "lion"]
+Init = Literal["shared", "independent"]  # how clients begin: from common initial weights, or each from its own
+Seeds = tuple[Annotated[int, Field(ge=0)], ...]
 
 
 class Frozen(BaseModel):
     """Immutable, and an unknown name is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Model = TypeVar("Model", bound=Frozen)
 
 
 class Training(Frozen):
@@ -57,48 +62,71 @@ class Training(Frozen):
 
 
 class RunConfig(Frozen):
-    """A comparison: which strategies, on what data, for how long. Defaults are the mission's."""
+    """A comparison: which strategies, on what data, for how long. Defaults are the mission's.
+
+    With `init` "independent" every client begins round 1 from initial weights of its own, whatever the global model is.
+    """
 
     strategies: tuple[str, ...] = ("fedavg", "fedmedian", "weighted", "fednova")
     rounds: Positive = 10
     clients: Positive | None = Field(default=None, description="5, or as many as a folder of ready shards holds")
     sample: Positive | None = Field(default=None, description="clients that take part in a round; all when not given")
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    seeds: Seeds = (0,)
     dataset: str = "mnist-5k"
     scenario: tuple[str, ...] = ("iid",)
     model: str = "cnn"
+    init: Init = "shared"
     training: Training = Training()
 
     @model_validator(mode="after")
     def _no_repeats(self) -> Self:
         for name in ("strategies", "seeds", "scenario"):
-            values = getattr(self, name)
-            if not values:
-                raise ValueError(f"{name} must not be empty")
-            if len(set(values)) < len(values):
-                raise ValueError(f"{name} are given twice: {' '.join(map(str, values))}")
+            check_different(name, getattr(self, name))
         if self.sample and self.clients and self.sample > self.clients:
             raise ValueError(f"sample ({self.sample}) is more than clients ({self.clients})")
         return self
 
     def train_config(self, num_classes: int, seed: int) -> dict[str, Any]:
         """What every train message of a contestant says, except its round."""
-        return {
-            **self.training.model_dump(exclude_none=True),
-            "model": self.model,
-            "num-classes": num_classes,
-            "seed": seed,
-        }
+        return train_config(self.training, self.model, self.init, num_classes, seed)
+
+
+def train_config(training: Training, model: str, init: Init, num_classes: int, seed: int) -> dict[str, Any]:
+    """What every train message of a run with this seed says, except its round; `client.trainer` reads it."""
+    return {
+        **training.model_dump(exclude_none=True),
+        "model": model,
+        "init": init,
+        "num-classes": num_classes,
+        "seed": seed,
+    }
+
+
+def check_different(name: str, values: Sequence[Any]) -> None:
+    """See that there is a value, and none twice.
+
+    Raises:
+        ValueError: there is not, or one is.
+    """
+    if not values:
+        raise ValueError(f"{name} must not be empty")
+    if len(set(values)) < len(values):
+        raise ValueError(f"{name} are given twice: {' '.join(map(str, values))}")
 
 
 def parse(values: Mapping[str, Any]) -> RunConfig:
+    """A run's configuration from plain values; see `parse_as`."""
+    return parse_as(RunConfig, values)
+
+
+def parse_as(kind: type[Model], values: Mapping[str, Any]) -> Model:
     """A configuration from plain values, nested as the models are.
 
     Raises:
         UserError: one line with every wrong value and what is allowed.
     """
     try:
-        return RunConfig.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         lines = []
         for detail in error.errors():

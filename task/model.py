@@ -16,8 +16,10 @@ from task.update import Arrays
 MODELS = ("cnn", "mlp")
 
 
-def build_model(name: str, input_shape: tuple[int, ...], num_classes: int, seed: int = 0) -> Any:
-    """A Keras model with initial weights that depend on the seed only.
+def build_model(
+    name: str, input_shape: tuple[int, ...], num_classes: int, seed: int = 0, client: int | None = None
+) -> Any:
+    """A Keras model with initial weights that depend on the seed, and the client where one is given, only.
 
     Args:
         name: "cnn" (conv 16, pool, conv 64, pool, dense 64; 112,554 parameters on 28 x 28 images), "mlp" (dense
@@ -26,6 +28,7 @@ def build_model(name: str, input_shape: tuple[int, ...], num_classes: int, seed:
         input_shape: of one example, without the batch axis.
         num_classes: width of the output.
         seed: the run's seed.
+        client: whose own initial weights; None: the common ones.
 
     Returns:
         A built, uncompiled model that maps (batch, *input_shape) float32 to (batch, num_classes): logits, or
@@ -35,7 +38,9 @@ def build_model(name: str, input_shape: tuple[int, ...], num_classes: int, seed:
         UserError: unknown name, a function that cannot be imported or raises, or a result that does not fit.
     """
     keras, _ = load()
-    keras.utils.set_random_seed(seeds.integer(seed, "model"))
+    # Not `seeds.integer(seed, "model", client)`: client 0 would draw the common ones, as NumPy pads seeds with zeros.
+    drawn = seeds.integer(seed, "model") if client is None else seeds.integer(seed, "own model", client)
+    keras.utils.set_random_seed(drawn)
     if name == "cnn":
         return _cnn(keras, input_shape, num_classes)
     if name == "mlp":

@@ -10,6 +10,11 @@ from typing import Any, NoReturn
 from task.config import RunConfig, Training, parse
 from task.errors import UserError
 
+DATASETS = (
+    "mnist-5k (default), digits, mnist, fashion-mnist, an .npz file, a folder of IDX files, or a folder of shards"
+)
+MODELS = "cnn (default), mlp, or your own Keras model as package.module:function"
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line and exit status 2."""
@@ -50,24 +55,66 @@ def add_run_options(parser: argparse.ArgumentParser, *, data: bool = True) -> No
     )
     add("--seeds", "default: 0", type=int, nargs="+", metavar="K")
     if data:
-        add(
-            "--dataset",
-            "mnist-5k (default), digits, mnist, fashion-mnist, an .npz file, a folder of IDX files, "
-            "or a folder of shards",
-            metavar="NAME|PATH",
-        )
+        add("--dataset", DATASETS, metavar="NAME|PATH")
         add("--scenario", "default: iid", nargs="+", metavar="NAME")
-    add("--model", "cnn (default), mlp, or your own Keras model as package.module:function", metavar="NAME")
+    add("--model", MODELS, metavar="NAME")
+    add(
+        "--init",
+        "how clients begin round 1: shared (default), from the global model; independent, each from initial weights "
+        "of its own",
+        metavar="HOW",
+    )
+    add_training_options(parser, Training(), " a round")
 
+
+def add_training_options(parser: argparse.ArgumentParser, default: Training, per: str = "") -> None:
+    """The options of local training.
+
+    Args:
+        parser: gets them.
+        default: what holds where the user says nothing.
+        per: for what the work is counted, such as " a round".
+    """
     group = parser.add_argument_group("local training")
-    train = Training()
-    add("--epochs", f"passes over the shard a round; default: {train.epochs}", type=int, metavar="N")
-    add("--steps", "batches a round, instead of epochs", type=int, metavar="N")
-    add("--batch-size", f"default: {train.batch_size}", type=int, metavar="N")
+
+    def add(name: str, text: str, **kind: Any) -> None:
+        group.add_argument(name, default=argparse.SUPPRESS, help=text, **kind)
+
+    add("--epochs", f"passes over the shard{per}; default: {default.epochs}", type=int, metavar="N")
+    add("--steps", f"batches{per}, instead of epochs", type=int, metavar="N")
+    add("--batch-size", f"default: {default.batch_size}", type=int, metavar="N")
     add("--optimizer", "sgd (default), adam, adamw, adagrad, rmsprop, nadam, lion", metavar="NAME")
-    add("--learning-rate", f"default: {train.learning_rate}", type=float, metavar="ETA")
+    add("--learning-rate", f"default: {default.learning_rate}", type=float, metavar="ETA")
     add("--momentum", "of sgd; default: 0", type=float, metavar="RHO")
     add("--nesterov", "Nesterov's variant of the momentum", action="store_true")
+
+
+def add_machine_options(group: Any) -> None:
+    """How a simulation uses this machine, or a cluster; none of it changes a result.
+
+    Args:
+        group: argparse's group, which gets the options.
+    """
+
+    def add(name: str, text: str, **kind: Any) -> None:
+        group.add_argument(name, default=argparse.SUPPRESS, help=text, **kind)
+
+    add("--workers", "processes that train; default: one a core", type=positive, metavar="N")
+    add(
+        "--ray-address",
+        "train on a Ray cluster that runs already, as one of its machines: auto, or HOST:PORT of its head; "
+        "default: this machine alone",
+        type=_ray_address,
+        metavar="ADDRESS",
+    )
+    add(
+        "--gpus-per-client",
+        "share of a GPU for each client; default: 0.2 where there is one",
+        type=float,
+        metavar="F",
+    )
+    add("--quiet", "show failures only", action="store_true")
+    add("--verbose", "show what Flower, Ray and TensorFlow say, too", action="store_true")
 
 
 def config_from(given: Mapping[str, Any]) -> RunConfig:
@@ -79,10 +126,14 @@ def config_from(given: Mapping[str, Any]) -> RunConfig:
     training = {name: given[name] for name in Training.model_fields if name in given}
     rest = {name: given[name] for name in RunConfig.model_fields if name in given}
     config = parse({**rest, **({"training": training} if training else {})})
-    # A path given on the command line is relative to where it was given, also for workers elsewhere.
-    if any(mark in config.dataset for mark in ("/", ".")) or Path(config.dataset).exists():
-        config = config.model_copy(update={"dataset": str(Path(config.dataset).expanduser().absolute())})
-    return config
+    return config.model_copy(update={"dataset": absolute_if_path(config.dataset)})
+
+
+def absolute_if_path(dataset: str) -> str:
+    """A path given on the command line is relative to where it was given, also for workers elsewhere."""
+    if any(mark in dataset for mark in ("/", ".")) or Path(dataset).exists():
+        return str(Path(dataset).expanduser().absolute())
+    return dataset
 
 
 def given_run_options(given: Mapping[str, Any]) -> list[str]:
@@ -113,6 +164,13 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number >= 1, not {text!r}")
     return int(text)
+
+
+def _ray_address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if text != "auto" and not (host and colon and port.isdecimal() and "/" not in host):
+        raise argparse.ArgumentTypeError(f"must be auto or HOST:PORT of the head, such as 10.0.0.5:6379, not {text!r}")
+    return text
 
 
 def seconds(text: str) -> float:

@@ -8,7 +8,16 @@ import numpy as np
 
 from task.arrays import MAX_CLASSES, Array, input_shape, scale_of
 from task.errors import UserError
-from task.shardfile import PATTERN, TEST, read_header, read_labels, read_raw, shard_name
+from task.shardfile import (
+    PATTERN,
+    PUBLIC,
+    TEST,
+    read_header,
+    read_labels,
+    read_raw,
+    read_raw_public,
+    shard_name,
+)
 
 
 class Digest:
@@ -19,9 +28,13 @@ class Digest:
 
     def add(self, x: Array, y: Array) -> None:
         """One shard's examples (n, ...) and labels (n,): dtype, shape, and the bytes in C order; labels as int32."""
-        for array in (x, y.astype(np.int32)):
-            self._sha.update(f"{array.dtype.str} {array.shape} ".encode())
-            self._sha.update(np.ascontiguousarray(array).data)
+        self.add_images(x)
+        self.add_images(y.astype(np.int32))
+
+    def add_images(self, x: Array) -> None:
+        """Examples without labels."""
+        self._sha.update(f"{x.dtype.str} {x.shape} ".encode())
+        self._sha.update(np.ascontiguousarray(x).data)
 
     def hexdigest(self) -> str:
         """The hash so far."""
@@ -38,7 +51,8 @@ class Found:
         input_shape: one example as the model sees it.
         labels: per shard its labels.
         test_examples: size of the test set.
-        sha256: over all arrays, shards in order and then the test set.
+        public_examples: images in public.npz; 0 if they are not asked for.
+        sha256: over all arrays, shards in order, then the test set, then public images.
     """
 
     dataset: str
@@ -46,6 +60,7 @@ class Found:
     input_shape: tuple[int, ...]
     labels: list[Array]
     test_examples: int
+    public_examples: int
     sha256: str
 
 
@@ -54,12 +69,13 @@ def is_ready(folder: Path) -> bool:
     return folder.is_dir() and any(PATTERN.fullmatch(path.name) for path in folder.iterdir())
 
 
-def read(folder: Path, clients: int | None) -> Found:
+def read(folder: Path, clients: int | None, *, public: bool = False) -> Found:
     """Check every shard and the test set of a folder.
 
     Args:
         folder: holds shard-0.npz ... and test.npz.
         clients: how many shards are expected; None: as many as there are.
+        public: whether its public.npz is wanted, too.
 
     Returns:
         What it holds.
@@ -91,10 +107,29 @@ def read(folder: Path, clients: int | None) -> Found:
             )
         digest.add(x, y)
         labels.append(y)
+    images = _read_public(folder, kinds[0], digest) if public else 0
     name = names.pop() if len(names) == 1 else None
     return Found(
-        name or folder.resolve().name, num_classes, kinds[0][0], labels[:-1], len(labels[-1]), digest.hexdigest()
+        dataset=name or folder.resolve().name,
+        num_classes=num_classes,
+        input_shape=kinds[0][0],
+        labels=labels[:-1],
+        test_examples=len(labels[-1]),
+        public_examples=images,
+        sha256=digest.hexdigest(),
     )
+
+
+def _read_public(folder: Path, kind: tuple[tuple[int, ...], float], digest: Digest) -> int:
+    """How many public images there are; they go into the digest."""
+    file = folder / PUBLIC
+    if not file.exists():
+        raise UserError(f"{folder}: holds ready shards and no {PUBLIC} beside them; add one, or give --public 0")
+    x, header = read_raw_public(file)
+    if (found := (input_shape(x.shape), scale_of(x, header.scale, str(file)))) != kind:
+        raise UserError(f"{file}: its images are {found} (shape, scale), those of the shards {kind}; mend it")
+    digest.add_images(x)
+    return len(x)
 
 
 def _agreed(folder: Path, values: list[int | None], what: str) -> int | None:

@@ -1,4 +1,4 @@
-"""One shard, one file: the .npz that holds a client's private examples, or the public test set.
+"""One shard, one file: the .npz that holds a client's private examples, or the public test set, or public images.
 
 Arrays x (n, ...) and y (n,); scalars client, clients, num_classes, dataset and scale, so that a shard knows its own
 number wherever it is copied. A file with x and y alone, made by others, is read too.
@@ -17,6 +17,7 @@ from task.arrays import Array, check_examples, read_npz, read_scalar, scale_of, 
 from task.errors import UserError
 
 TEST = "test.npz"
+PUBLIC = "public.npz"
 PATTERN = re.compile(r"shard-(\d+)\.npz")
 SCALARS = {"client": "iu", "clients": "iu", "num_classes": "iu", "dataset": "U", "scale": "iuf"}
 
@@ -57,11 +58,20 @@ def write_shard(path: Path, x: Array, y: Array, header: Header) -> None:
     Raises:
         OSError: it cannot be written.
     """
+    _write(path, {"x": x, "y": y.astype(np.int32)}, header)
+
+
+def write_public(path: Path, x: Array, header: Header) -> None:
+    """Write images without labels, as `write_shard` writes a test set."""
+    _write(path, {"x": x}, header)
+
+
+def _write(path: Path, examples: dict[str, Array], header: Header) -> None:
     scalars = {name: getattr(header, name) for name in SCALARS}
-    arrays = {name: np.array(value) for name, value in scalars.items() if value is not None}
+    arrays = examples | {name: np.array(value) for name, value in scalars.items() if value is not None}
 
     def fill(file: BinaryIO) -> None:
-        np.savez(file, allow_pickle=False, x=x, y=y.astype(np.int32), **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
 
     cache.write(path, fill, mode=0o666 if header.client is None else 0o600)
 
@@ -131,6 +141,34 @@ def load_test(folder_or_file: Path | str) -> tuple[NDArray[np.float32], NDArray[
     """The test set, of a folder of shards or of one file, as `load_shard` gives a shard."""
     path = Path(folder_or_file)
     return load_shard(path / TEST if path.is_dir() else path)
+
+
+def read_raw_public(file: Path | str) -> tuple[Array, Header]:
+    """Images without labels as stored, checked; a label that lies in the file all the same is not read.
+
+    Returns:
+        x (n, ...), and the header.
+
+    Raises:
+        UserError: see `read_raw`.
+    """
+    path = Path(file)
+    arrays = read_npz(path, ("x",), tuple(SCALARS))
+    x = arrays["x"]
+    check_examples(x, np.zeros(len(x) if x.ndim else 0, np.int32), str(path))  # labels that nothing is wrong with
+    return x, _header(path, arrays)
+
+
+def load_public(folder_or_file: Path | str) -> NDArray[np.float32]:
+    """Public images, of a folder of shards or of one file, as `load_shard` gives those of a shard.
+
+    Raises:
+        UserError: see `read_raw`.
+    """
+    path = Path(folder_or_file)
+    file = path / PUBLIC if path.is_dir() else path
+    x, header = read_raw_public(file)
+    return to_input(x, scale_of(x, header.scale, str(file)))
 
 
 def _header(path: Path, arrays: dict[str, Array]) -> Header:

@@ -1,7 +1,8 @@
 """Shards on disk: cut once from a data set and kept in the cache, or found ready. Nothing else opens private data.
 
 What a cached set is made of (data set, version of its content, clients, seed, scenario) names its folder, so the same
-question finds the same files, by whichever command; `test.npz` lies beside the shards.
+question finds the same files, by whichever command; `test.npz` lies beside the shards, and `public.npz` where public
+images were held out.
 """
 
 import filecmp
@@ -14,13 +15,27 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from task import cache as caching
-from task import data, partition, ready
-from task.arrays import input_shape
-from task.errors import UserError
-from task.shardfile import PATTERN, TEST, Header, load_shard, load_test, read_header, shard_name, write_shard
+import numpy as np
 
-__all__ = ["DEFAULT_CLIENTS", "Header", "Shards", "load_shard", "load_test", "prepare", "read_header"]
+from task import cache as caching
+from task import data, partition, ready, seeds
+from task.arrays import Array, input_shape
+from task.errors import UserError
+from task.shardfile import (
+    PATTERN,
+    PUBLIC,
+    TEST,
+    Header,
+    load_public,
+    load_shard,
+    load_test,
+    read_header,
+    shard_name,
+    write_public,
+    write_shard,
+)
+
+__all__ = ["DEFAULT_CLIENTS", "Header", "Shards", "load_public", "load_shard", "load_test", "prepare", "read_header"]
 
 DEFAULT_CLIENTS = 5
 INDEX = "shards.json"
@@ -40,7 +55,8 @@ class Shards:
         counts: for each client its number of examples of each class.
         p_value: of the chi-square test that all shards draw their labels from one distribution.
         test_examples: size of the test set.
-        sha256: over the content of all arrays, shards in order and then the test set.
+        sha256: over the content of all arrays, shards in order, then the test set, then public images.
+        public_examples: images in `public.npz`, which no client has; 0: there is no such file.
     """
 
     folder: Path
@@ -53,6 +69,7 @@ class Shards:
     p_value: float
     test_examples: int
     sha256: str
+    public_examples: int = 0
 
 
 def prepare(
@@ -62,6 +79,8 @@ def prepare(
     scenario: str = "iid",
     out: Path | None = None,
     cache: Path | None = None,
+    *,
+    public: int = 0,
 ) -> Shards:
     """Shards of a data set: out of the cache in milliseconds, cut on first use.
 
@@ -72,27 +91,32 @@ def prepare(
         scenario: one of `task.partition.SCENARIOS`.
         out: copy them to this folder too (made if missing) and say so in `folder`.
         cache: the cache folder; None means `task.cache.folder()`.
+        public: training examples to hold out before the rest is cut, drawn uniformly and without a look at labels,
+            which are not written either; 0: none. Of ready shards: above 0 asks for the `public.npz` beside them, all
+            of it.
 
     Returns:
         Where they are and what they hold.
 
     Raises:
-        UserError: data that `task.data.load` refuses; more clients than examples allow; an unknown scenario; ready
-            shards that are damaged, at odds with each other or not as many as asked for; an `out` that holds other
-            shards; a folder that cannot be written.
+        UserError: data that `task.data.load` refuses; more clients or public examples than there are examples for; an
+            unknown scenario; ready shards that are damaged, at odds with each other or not as many as asked for; an
+            `out` that holds other shards; a folder that cannot be written.
     """
     if scenario not in partition.SCENARIOS:
         raise UserError(f"no scenario {scenario!r}; choose one of " + ", ".join(partition.SCENARIOS))
     if clients is not None and clients < 1:
         raise UserError(f"{clients} clients make no federation; ask for 1 or more")
+    if public < 0:
+        raise UserError(f"{public} public examples cannot be held out; ask for 0 or more")
     if seed < 0:
         raise UserError(f"seed {seed} is negative; give one of 0 or more")
     try:
         if dataset not in data.NAMES and ready.is_ready(Path(dataset)):
             if out is not None or scenario != "iid":
                 raise UserError(f"{dataset}: holds ready shards, used as they are; give a whole data set to split")
-            return _ready(Path(dataset), clients)
-        shards = _cached(dataset, clients or DEFAULT_CLIENTS, seed, scenario, cache)
+            return _ready(Path(dataset), clients, public)
+        shards = _cached(dataset, clients or DEFAULT_CLIENTS, seed, scenario, cache, public)
     except OSError as error:
         raise UserError(
             f"{error.filename or dataset}: {error.strerror}; check path, permissions and disk space"
@@ -100,8 +124,8 @@ def prepare(
     return shards if out is None else _copy(shards, out)
 
 
-def _cached(dataset: str, clients: int, seed: int, scenario: str, cache: Path | None) -> Shards:
-    question = [*data.version(dataset), str(clients), str(seed), scenario]
+def _cached(dataset: str, clients: int, seed: int, scenario: str, cache: Path | None, public: int) -> Shards:
+    question = [*data.version(dataset), str(clients), str(seed), scenario, *([f"public {public}"] if public else [])]
     key = hashlib.sha256("\0".join(question).encode()).hexdigest()
     root = caching.folder(cache) / "shards"
     folder = root / f"{Path(dataset).stem[:40]}-{clients}-{seed}-{scenario}-{key[:12]}"
@@ -109,11 +133,11 @@ def _cached(dataset: str, clients: int, seed: int, scenario: str, cache: Path | 
         return shards
     root.mkdir(exist_ok=True)
     with caching.lock(root / ".lock"):
-        return _reuse(folder, key) or _build(folder, key, data.load(dataset, cache), clients, seed, scenario)
+        return _reuse(folder, key) or _build(folder, key, data.load(dataset, cache), clients, seed, scenario, public)
 
 
-def _ready(folder: Path, clients: int | None) -> Shards:
-    found = ready.read(folder, clients)
+def _ready(folder: Path, clients: int | None, public: int) -> Shards:
+    found = ready.read(folder, clients, public=public > 0)
     counts = partition.label_counts(found.labels, found.num_classes)
     return Shards(
         folder=folder.absolute(),
@@ -126,12 +150,31 @@ def _ready(folder: Path, clients: int | None) -> Shards:
         p_value=partition.chi_square_p(counts),
         test_examples=found.test_examples,
         sha256=found.sha256,
+        public_examples=found.public_examples,
     )
 
 
-def _build(folder: Path, key: str, whole: data.Dataset, clients: int, seed: int, scenario: str) -> Shards:
+def _hold_out(whole: data.Dataset, public: int, clients: int, seed: int) -> tuple[data.Dataset, Array]:
+    """The data set without so many of its training images, and these."""
+    examples = len(whole.y_train)
+    if public > examples - clients:
+        raise UserError(
+            f"{public} public examples are too many: {whole.name} has {examples} to train on, and {clients} clients "
+            f"need one each; hold out at most {max(examples - clients, 0)}"
+        )
+    chosen = np.zeros(examples, bool)
+    chosen[seeds.stream(seed, "public").choice(examples, public, replace=False)] = True
+    return replace(whole, x_train=whole.x_train[~chosen], y_train=whole.y_train[~chosen]), whole.x_train[chosen]
+
+
+def _build(folder: Path, key: str, whole: data.Dataset, clients: int, seed: int, scenario: str, public: int) -> Shards:
     """Cut the shards in a folder of their own, which then takes its name in one step."""
-    cut = partition.SCENARIOS[scenario](whole.y_train, clients, seed)
+    if public:
+        whole, images = _hold_out(whole, public, clients, seed)
+    try:
+        cut = partition.SCENARIOS[scenario](whole.y_train, clients, seed)
+    except UserError as error:
+        raise UserError(f"{public} public examples held out, {error}" if public else str(error)) from None
     labels = [whole.y_train[indices] for indices in cut]
     for client, mine in enumerate(labels):
         if not mine.size:
@@ -147,6 +190,9 @@ def _build(folder: Path, key: str, whole: data.Dataset, clients: int, seed: int,
             digest.add(x, y)
         write_shard(part / TEST, whole.x_test, whole.y_test, header)
         digest.add(whole.x_test, whole.y_test)
+        if public:
+            write_public(part / PUBLIC, images, header)
+            digest.add_images(images)
         shards = Shards(
             folder=folder,
             clients=clients,
@@ -158,12 +204,14 @@ def _build(folder: Path, key: str, whole: data.Dataset, clients: int, seed: int,
             p_value=partition.chi_square_p(counts),
             test_examples=len(whole.y_test),
             sha256=digest.hexdigest(),
+            public_examples=public,
         )
-        facts = {name: value for name, value in asdict(shards).items() if name != "folder"}
+        left_out = {"folder"} if public else {"folder", "public_examples"}
+        facts = {name: value for name, value in asdict(shards).items() if name not in left_out}
         index = facts | {
             "key": key,
             "scenario": scenario,
-            "crc32": {name: _crc32(part / name) for name in _files(clients)},
+            "crc32": {name: _crc32(part / name) for name in _files(shards)},
         }
         (part / INDEX).write_text(json.dumps(index, indent=1) + "\n")
         shutil.rmtree(folder, ignore_errors=True)  # what is there, if anything, is damaged
@@ -179,22 +227,23 @@ def _reuse(folder: Path, key: str) -> Shards | None:
     try:
         index = json.loads((folder / INDEX).read_text())
         checks = index.pop("crc32")
-        if index.pop("key") != key or any(_crc32(folder / name) != checks[name] for name in _files(index["clients"])):
-            return None
+        known = index.pop("key")
         index.pop("scenario")
         index["input_shape"] = tuple(index["input_shape"])
         index["counts"] = _rows(index["counts"])
-        return Shards(folder=folder, **index)
+        shards = Shards(folder=folder, **index)
+        whole = known == key and all(_crc32(folder / name) == checks[name] for name in _files(shards))
+        return shards if whole else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
 def _copy(shards: Shards, out: Path) -> Shards:
     """The same files in the user's folder; those that are there already must be the same."""
-    names = [*_files(shards.clients), INDEX]
+    names = [*_files(shards), INDEX]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        held = [path for path in sorted(out.iterdir()) if path.name in (TEST, INDEX) or PATTERN.fullmatch(path.name)]
+        held = [path for path in sorted(out.iterdir()) if path.name in names or PATTERN.fullmatch(path.name)]
         for path in held:
             if path.name not in names or not filecmp.cmp(path, shards.folder / path.name, shallow=False):
                 raise UserError(f"{out}: already holds other shards ({path.name}); choose another folder")
@@ -207,8 +256,8 @@ def _copy(shards: Shards, out: Path) -> Shards:
     return replace(shards, folder=out.absolute())
 
 
-def _files(clients: int) -> list[str]:
-    return [*map(shard_name, range(clients)), TEST]
+def _files(shards: Shards) -> list[str]:
+    return [*map(shard_name, range(shards.clients)), TEST, *([PUBLIC] if shards.public_examples else [])]
 
 
 def _rows(counts: Iterable[Iterable[int]]) -> tuple[tuple[int, ...], ...]:

@@ -99,6 +99,11 @@ def read_reply(message: Message) -> tuple[Update, Facts]:
     )
 
 
+def train_message(node: int, arrays: ArrayRecord, config: ConfigRecord) -> Message:
+    """A train message, as Flower's strategies make it."""
+    return Message(RecordDict({ARRAYS: arrays, CONFIG: config}), dst_node_id=node, message_type="train")
+
+
 def train_config(values: Mapping[str, Any]) -> ConfigRecord:
     """The configuration of a round's messages."""
     return ConfigRecord(dict(values))

@@ -123,10 +123,11 @@ class Process:
 
     def _listen(self) -> None:
         assert self.popen.stdout
-        for line in self.popen.stdout:
-            with self._more:
-                self.lines.append(line.rstrip("\n"))
-                self._more.notify_all()
+        with self.popen.stdout as out:
+            for line in out:
+                with self._more:
+                    self.lines.append(line.rstrip("\n"))
+                    self._more.notify_all()
         with self._more:
             self._more.notify_all()
 

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.checks import check_strategies
 from server.machine import number_of_workers
 from task import seeds
 from task.config import RunConfig, Training, parse
@@ -26,6 +27,18 @@ def test_defaults_are_the_missions():
     assert parse(config.model_dump(mode="json")) == config
 
 
+def test_how_clients_begin_is_said_in_every_train_message():
+    assert command().train_config(10, 3)["init"] == "shared"
+    assert command("--init", "independent").train_config(10, 3)["init"] == "independent"
+    assert parse({"rounds": 3}).init == "shared"  # of a run from before there was a choice
+
+
+def test_only_strategies_without_a_common_start_go_with_independent_ones():
+    check_strategies(command("--init", "independent", "--strategies", "fedavg", "fedmedian", "weighted"))
+    with pytest.raises(UserError, match=r"^fednova is not defined for --init independent: .* without fednova$"):
+        check_strategies(command("--init", "independent"))
+
+
 def test_a_path_is_made_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert command("--dataset", "data.npz").dataset == str(tmp_path / "data.npz")
@@ -46,6 +59,7 @@ def test_a_path_is_made_absolute(tmp_path, monkeypatch):
         (["--optimizer", "sdg"], "'sgd'"),
         (["--optimizer", "adam", "--momentum", "0.9"], "momentum and nesterov belong to sgd"),
         (["--nesterov"], "nesterov needs a momentum"),
+        (["--init", "alone"], "init: Input should be 'shared' or 'independent' (got 'alone')"),
         (["--clients", "5", "--sample", "6"], "sample (6) is more than clients (5)"),
     ],
 )

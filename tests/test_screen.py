@@ -213,3 +213,28 @@ def test_a_log_costs_no_import_of_rich() -> None:
     code = "import sys; from server.screen import open_screen; open_screen(False); sys.exit('rich' in sys.modules)"
     root = Path(__file__).parents[1]
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True, stdout=subprocess.PIPE, env=dict(os.environ))
+
+
+def test_a_step_that_comes_further_stays_one_step() -> None:
+    def train(screen: Screen) -> None:
+        screen.step("training local models: 0 of 2")
+        screen.progress("training local models: 1 of 2")
+        screen.progress("training local models: 2 of 2")
+        screen.step("matching")
+        screen.close()
+
+    console, out = terminal()
+    train(Live(console))
+    over = [line.strip() for line in lines_of(out.getvalue()) if re.match(r" *\d+\.\d s  ", line)]
+    assert [line.split(" s  ", 1)[1] for line in over] == ["training local models: 2 of 2", "matching"]
+    plain = io.StringIO()
+    train(Plain(plain))
+    assert [line.split(" s  ", 1)[1] for line in plain.getvalue().splitlines()] == [
+        "training local models: 0 of 2 ...",
+        "training local models: 1 of 2",
+        "training local models: 2 of 2",
+        "matching ...",
+    ]
+    errors = io.StringIO()
+    train(Silent(errors))
+    assert errors.getvalue() == ""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from task import data, shards, split
 from task.errors import UserError
-from task.shards import load_shard, load_test, prepare, read_header
+from task.shards import load_public, load_shard, load_test, prepare, read_header
 
 ROOT = Path(__file__).parents[1]
 
@@ -284,3 +284,86 @@ def test_every_example_is_in_one_shard(whole, clients, seed):
     numbers = [np.rint(load_shard(made.folder, k)[0][:, 0, 0, 0] * 255) for k in range(clients)]
     np.testing.assert_array_equal(np.sort(np.concatenate(numbers)), np.arange(40))
     assert sum(map(sum, made.counts)) == 40
+
+
+# Public images ------------------------------------------------------------------------------------------------------
+
+
+def number_of(image):
+    return int(np.rint(image.reshape(-1)[0] * 255))
+
+
+def test_public_images_are_held_out_without_labels_and_the_rest_is_cut(whole):
+    made = prepare(whole, 3, 0, public=10)
+    assert (made.public_examples, sum(map(sum, made.counts))) == (10, 30)
+    with np.load(made.folder / "public.npz") as file:
+        assert set(file.files) == {"x", "clients", "num_classes", "dataset", "scale"}
+    x = load_public(made.folder)
+    assert (x.shape, x.dtype) == ((10, 4, 3, 1), np.float32)
+    np.testing.assert_array_equal(x, load_public(made.folder / "public.npz"))
+    private = [number_of(image) for client in range(3) for image in load_shard(made.folder, client)[0]]
+    assert sorted(private + [number_of(image) for image in x]) == list(range(40))
+    np.testing.assert_array_equal(load_test(made.folder)[1], load_test(prepare(whole, 3, 0).folder)[1])
+
+
+def test_who_is_public_depends_on_the_seed_and_not_on_clients_or_labels(whole):
+    def public(**changes):
+        if changes:
+            rewrite(whole, **changes)
+        return {seed: sorted(map(number_of, load_public(prepare(whole, 2, seed, public=7).folder))) for seed in (0, 1)}
+
+    first = public()
+    assert first[0] != first[1]
+    assert first[0] == sorted(map(number_of, load_public(prepare(whole, 3, 0, public=7).folder)))
+    assert public(y_train=np.arange(40)[::-1] % 5) == first
+
+
+def test_without_public_images_nothing_is_as_if_there_were_such_a_thing(whole):
+    held_out, plain = prepare(whole, 3, 0, public=5), prepare(whole, 3, 0)
+    assert held_out.folder != plain.folder
+    assert held_out.sha256 != plain.sha256
+    assert not (plain.folder / "public.npz").exists()
+    index = json.loads((plain.folder / "shards.json").read_text())
+    assert "public_examples" not in index
+    assert "public.npz" not in index["crc32"]
+    assert prepare(whole, 3, 0) == plain
+
+
+def test_the_cut_of_a_known_data_set_has_not_changed():
+    # What these seeds gave before there were public images: old results can be repeated.
+    assert prepare("digits", 3, 1).sha256 == "581eaa5f66710893e26e64fa663f991642ab373a8c70935cc7fc562ea0bad0e9"
+
+
+def test_cached_public_images_are_reused_and_damaged_ones_made_again(whole, monkeypatch, tmp_path):
+    made = prepare(whole, 3, 0, public=5)
+    content = (made.folder / "public.npz").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "load", lambda *arguments: pytest.fail("built again"))
+        assert prepare(whole, 3, 0, public=5) == made
+    (made.folder / "public.npz").write_bytes(content[:-9])
+    assert prepare(whole, 3, 0, public=5) == made
+    assert (made.folder / "public.npz").read_bytes() == content
+    copied = prepare(whole, 3, 0, public=5, out=tmp_path / "out").folder
+    assert (copied / "public.npz").read_bytes() == content
+
+
+def test_too_many_public_images_are_refused(whole):
+    refuse(["38 public examples are too many", "at most 37"], whole, 3, 0, public=38)
+    refuse(["35 public examples held out", "clients are too many"], whole, 3, 0, public=35)
+    refuse(["-1 public examples"], whole, 3, 0, public=-1)
+
+
+def test_ready_shards_bring_their_own_public_images(whole, tmp_path):
+    made = prepare(whole, 3, 0, public=6, out=tmp_path / "ready")
+    folder = str(made.folder)
+    found = prepare(folder, None, 0, public=500)
+    assert (found.public_examples, found.sha256) == (6, made.sha256)
+    assert prepare(folder, None, 0).public_examples == 0  # there, but not asked for
+    rewrite(made.folder / "public.npz", y=np.array([object()] * 6))  # whatever it is, nobody reads it
+    assert load_public(made.folder).shape == (6, 4, 3, 1)
+    rewrite(made.folder / "public.npz", drop=("y",), x=np.zeros((6, 5, 5), np.uint8))
+    refuse(["public.npz", "its images are"], folder, None, 0, public=1)
+    rewrite(made.folder / "public.npz", x=np.full((6, 4, 3), np.nan))
+    refuse(["public.npz", "NaN or infinite pixel"], folder, None, 0, public=1)
+    (made.folder / "public.npz").unlink()
+    refuse(["no public.npz", "--public 0"], folder, None, 0, public=1)
