@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Row = TypeVar("Row", bound="DataclassInstance")
+Folder = TypeVar("Folder")
+
+OTHER_FOLDER = "choose another folder with --out"
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -112,6 +115,25 @@ def _parser(kind: Any) -> Callable[[str], Any]:
         return lambda text: number(text) if text else None
     parser: Callable[[str], Any] = str if get_origin(kind) is Literal else kind
     return parser
+
+
+def open_new(path: Path, opened: Callable[[Path], Folder]) -> Folder:
+    """Make the folder of a new run, which may exist, and open it.
+
+    Args:
+        path: the folder.
+        opened: opens it; refuses one that holds a run.
+
+    Raises:
+        UserError: it cannot be made or written, or is no folder.
+    """
+    try:
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path} is a file, not a folder: {OTHER_FOLDER}")
+        path.mkdir(parents=True, exist_ok=True)
+        return opened(path)
+    except OSError as error:
+        raise UserError(f"cannot write results to {path} ({error.strerror}): {OTHER_FOLDER}") from error
 
 
 def hold(path: Path) -> TextIO:

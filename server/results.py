@@ -6,15 +6,15 @@ import threading
 from collections.abc import Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
-from server.files import RowFile, hold, write_json
+from server.files import OTHER_FOLDER, RowFile, hold, open_new, write_json
 from task.config import RunConfig
 from task.errors import UserError
 
-_OTHER = "choose another folder with --out"
 ONE_SHOT = "one-shot"  # the kind of a run, in its run.json
 
 Status = Literal["ok", "rejected", "failed"]
@@ -115,7 +115,7 @@ class RunFolder:
         with ExitStack() as opened:
             opened.enter_context(hold(path))
             if fresh and holds_run(path):
-                raise UserError(f"{path} already holds a run: {_OTHER}, or go on with that run: --resume {path}")
+                raise UserError(f"{path} already holds a run: {OTHER_FOLDER}, or go on with that run: --resume {path}")
             self.checkpoints.mkdir(exist_ok=True)
             self._models.mkdir(exist_ok=True)
             self._rounds = opened.enter_context(closing(RowFile(path / "rounds.csv", RoundRow)))
@@ -129,13 +129,7 @@ class RunFolder:
         Raises:
             UserError: it cannot be made or written, is no folder, holds another run, or another process uses it.
         """
-        try:
-            if path.exists() and not path.is_dir():
-                raise UserError(f"{path} is a file, not a folder: {_OTHER}")
-            path.mkdir(parents=True, exist_ok=True)
-            return cls(path, fresh=True)
-        except OSError as error:
-            raise UserError(f"cannot write results to {path} ({error.strerror}): {_OTHER}") from error
+        return open_new(path, partial(cls, fresh=True))
 
     @classmethod
     def resume(cls, path: Path) -> Self:

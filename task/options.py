@@ -175,12 +175,17 @@ def _ray_address(text: str) -> str:
 
 def seconds(text: str) -> float:
     """The type of an option that is a time > 0."""
+    return above_zero(text, "a number of seconds")
+
+
+def above_zero(text: str, what: str = "a number") -> float:
+    """The type of an option that is a number > 0, and finite."""
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number of seconds > 0, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be {what} > 0, not {text!r}")
     return value
 
 

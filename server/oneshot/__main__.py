@@ -16,7 +16,7 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from task.errors import UserError  # noqa: E402
-from task.options import Parser, fail, positive  # noqa: E402
+from task.options import Parser, above_zero, fail, positive  # noqa: E402
 
 PROGRAM = "python -m server.oneshot"
 
@@ -85,22 +85,12 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="N",
     )
-    add("--norms", "instead, FedNova's a_i of each", work, type=_norm, nargs="+", metavar="A")
+    add("--norms", "instead, FedNova's a_i of each", work, type=above_zero, nargs="+", metavar="A")
     add("--seed", "for restarts and mini-batches; default: 0", type=_seed, metavar="K")
     add("--out", "where the results go; default: runs/oneshot-<time>", type=Path, metavar="DIR")
     add("--quiet", "show failures only", action="store_true")
     add("--verbose", "show what TensorFlow says, too", action="store_true")
     return parser
-
-
-def _norm(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number > 0, not {text!r}")
-    return value
 
 
 def _seed(text: str) -> int:

@@ -6,11 +6,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from server.files import hold, write_json
+from server.files import OTHER_FOLDER, hold, open_new, write_json
 from server.results import ONE_SHOT, holds_run
 from task.errors import UserError
-
-_OTHER = "choose another folder with --out"
 
 
 class OneShotFolder:
@@ -27,7 +25,7 @@ class OneShotFolder:
         self._lock = hold(path)
         if holds_run(path):
             self._lock.close()
-            raise UserError(f"{path} already holds a run: {_OTHER}")
+            raise UserError(f"{path} already holds a run: {OTHER_FOLDER}")
 
     @classmethod
     def create(cls, path: Path) -> Self:
@@ -36,13 +34,7 @@ class OneShotFolder:
         Raises:
             UserError: it cannot be made or written, is no folder, holds a run, or another process uses it.
         """
-        try:
-            if path.exists() and not path.is_dir():
-                raise UserError(f"{path} is a file, not a folder: {_OTHER}")
-            path.mkdir(parents=True, exist_ok=True)
-            return cls(path)
-        except OSError as error:
-            raise UserError(f"cannot write results to {path} ({error.strerror}): {_OTHER}") from error
+        return open_new(path, cls)
 
     def write_run(self, run: Mapping[str, Any]) -> None:
         """Replace run.json, which says of what kind the run is."""
