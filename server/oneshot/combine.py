@@ -33,7 +33,8 @@ from task.update import Arrays, Update
 
 NO_PUBLIC = "It needs unlabelled public examples, and there are none."
 NO_BASE = "FedNova needs the model that all clients started from, and these have no common start."
-NO_NORM = "It needs the local steps of every model, and {names} came without."
+NOT_GIVEN = "FedNova needs the common start of all models: give it with --base, if they had one."
+NO_NORM = "It needs a norm of every model's training, which is not known or, but for SGD, not defined: {names}."
 
 
 def combine(material: Material, step: Callable[[str], None] = lambda _: None) -> Combination:
@@ -140,12 +141,13 @@ class _Work:
     def averages(self) -> None:
         given, base = self.material.locals, self.material.base
         unknown = [self.material.names[k] for k, update in enumerate(given) if update.local_norm is None]
+        no_base = NOT_GIVEN if self.material.init == "files" else NO_BASE
         no_norm = NO_NORM.format(names=", ".join(unknown))
         for name in AVERAGES:
             if name != "fednova":
                 self._add(name, aggregate(name, self._arrays[0] if base is None else base, given))
             elif base is None or unknown:
-                self.undefined[name] = NO_BASE if base is None else no_norm
+                self.undefined[name] = no_base if base is None else no_norm
             else:
                 trained = trainable_mask(self.material.model)
                 self._add(name, aggregate(name, base, given, trainable=trained))
