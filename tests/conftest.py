@@ -8,12 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 pytest_plugins = ["hosts", "federation"]  # their fixtures, and asserts that tell what they saw
 
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+settings.load_profile("untimed")
 
 # Shells start background jobs with Ctrl-C ignored, which children inherit: tests that press it must not depend on that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -12,7 +12,7 @@ from statistics import median as middle_of
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies.kernels import Sum, all_finite, median, weighted_mean
@@ -181,7 +181,6 @@ def results(rows, weights, order, dtype):
     yield total.divided_by(divisor)[0]
 
 
-@settings(deadline=None)
 @given(st.data(), st.sampled_from(FLOATS), st.booleans())
 def test_a_mean_is_the_exact_mean_rounded_once_in_any_order(data, dtype, whole):
     n = data.draw(st.integers(1, 20))
@@ -282,7 +281,6 @@ def test_equal_models_are_their_own_mean(dtype, n):
         assert bits(got) == bits(x)
 
 
-@settings(deadline=None)
 @given(st.data(), st.sampled_from(FLOATS))
 def test_a_step_is_base_plus_the_exact_sum_of_differences(data, dtype):
     value = st.integers(-(10**6), 10**6).map(lambda i: dtype(i) / dtype(4096))

@@ -16,7 +16,7 @@ from task.errors import UserError
 from task.structure import Group, Place, Structure
 from task.units import structure_of
 
-few = settings(max_examples=15, deadline=None)
+few = settings(max_examples=15)
 
 
 def place(array, axis, size, copies=1, tiled=True):

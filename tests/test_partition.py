@@ -18,7 +18,7 @@ def tables(draw):
     return np.random.default_rng(draw(st.integers(0, 2**32))).permutation(labels), clients
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(tables(), st.integers(0, 2**31))
 def test_shards_are_disjoint_cover_all_and_are_balanced(table, seed):
     labels, clients = table

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -169,7 +169,6 @@ def conforming(case, x, updates):
 
 
 @pytest.mark.parametrize("case", CASES)
-@settings(deadline=None)
 @given(federation=federations(), random=st.randoms(use_true_random=False))
 def test_order_of_updates_does_not_matter_to_the_bit(case, federation, random):
     x, updates = federation
@@ -185,7 +184,6 @@ def test_order_of_updates_does_not_matter_to_the_bit(case, federation, random):
 
 
 @pytest.mark.parametrize("case", CASES)
-@settings(deadline=None)
 @given(federation=federations(), random=st.randoms(use_true_random=False))
 def test_a_stream_in_any_order_gives_the_same_bits(case, federation, random):
     """The running server does not sort: replies are aggregated as they come."""
@@ -197,7 +195,6 @@ def test_a_stream_in_any_order_gives_the_same_bits(case, federation, random):
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-@settings(deadline=None)
 @given(data=st.data())
 def test_nobody_moved(case, dtype, data):
     width = np.dtype(dtype).itemsize * 8
@@ -208,7 +205,6 @@ def test_nobody_moved(case, dtype, data):
 
 
 @pytest.mark.parametrize("case", CASES)
-@settings(deadline=None)
 @given(federation=federations())
 def test_inputs_stay_and_shapes_and_dtypes_are_kept(case, federation):
     x, updates = federation

@@ -277,7 +277,7 @@ def test_unknown_scenario_and_no_examples(whole, monkeypatch):
     refuse(["client 1 of 3 would hold no examples"], whole, 3, 0, "lopsided")
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(1, 8), st.integers(0, 99))
 def test_every_example_is_in_one_shard(whole, clients, seed):
     made = prepare(whole, clients, seed)
