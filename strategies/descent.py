@@ -178,9 +178,7 @@ class _Steps:
         result: dict[int, NDArray[np.float32]] = {}
         for place in self._places:
             array = result.get(place.array, _of(model, place.array))
-            indices = np.arange(array.shape[place.axis])
-            indices[place.positions] = place.positions[order]
-            result[place.array] = np.take(array, indices, place.axis)
+            result[place.array] = place.permuted(array, order)
         return result
 
     def _rows(self, array: NDArray[np.float32], place: Place) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from task.arrays import Array
 from task.update import Arrays
 
 Permutation = NDArray[np.intp]  # unit p[i] of the old order comes to the place i
@@ -28,6 +29,12 @@ class Place:
     array: int
     axis: int
     positions: NDArray[np.intp]
+
+    def permuted(self, array: Array, permutation: Permutation) -> Array:
+        """That array with the units in another order; what is no unit of the group stays where it is."""
+        order = np.arange(array.shape[self.axis])
+        order[self.positions] = self.positions[permutation]
+        return np.take(array, order, self.axis)
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,5 @@ class Structure:
         result = list(arrays)
         for group, permutation in zip(self.groups, permutations, strict=True):
             for place in group.places:
-                order = np.arange(result[place.array].shape[place.axis])
-                order[place.positions] = place.positions[permutation]
-                result[place.array] = np.take(result[place.array], order, place.axis)
+                result[place.array] = place.permuted(result[place.array], permutation)
         return result
