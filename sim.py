@@ -1,4 +1,7 @@
-"""`python sim.py`: compare aggregation strategies on this machine, round by round and on equal terms."""
+"""`python sim.py`, and `sim.compare(...)` from Python: compare aggregation strategies on this machine.
+
+Round by round and on equal terms. Importing this module changes nothing in the process.
+"""
 
 import gc
 import os
@@ -6,21 +9,18 @@ import sys
 import time
 
 _STARTED = time.time()
-sys.setswitchinterval(0.0005)  # seconds; Ray's start and every contestant's thread wait for their turn beside imports
-gc.disable()  # importing makes no garbage; switched on before training
+if __name__ == "__main__":  # before all other imports; in somebody else's process `server.guest` does it, and undoes it
+    sys.setswitchinterval(0.0005)  # seconds; Ray's start and every contestant's thread wait for their turn then
+    gc.disable()  # importing makes no garbage; switched on before training
 
-# Before any library reads them: no telemetry, no update check, nothing that needs a network.
-os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-
-import argparse  # noqa: E402
+from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
 from task.errors import UserError  # noqa: E402
-from task.options import Parser, add_machine_options, add_run_options, config_and_folder, fail  # noqa: E402
+from task.options import Parser, add_folder_options, add_machine_options, add_run_options, config_and_folder, fail  # noqa: E402
 
 if TYPE_CHECKING:
+    from server.comparison_result import ComparisonResult
     from server.machine import Machine
 
 PROGRAM = "sim.py"
@@ -29,24 +29,89 @@ ONE_SHOT = "one-shot"
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the comparison, or the sub-command; the exit status is 0 only if every strategy finished."""
+    _keep_to_ourselves()
     words = sys.argv[1:] if arguments is None else arguments
     one_shot = words[:1] == [ONE_SHOT]
     try:
-        return _one_shot(words) if one_shot else _run(vars(_parser().parse_args(words)), words)
+        return _one_shot(words) if one_shot else _run(vars(_parser().parse_args(words)), words, _STARTED)[0]
     except UserError as error:
         return fail(f"{PROGRAM} {ONE_SHOT}" if one_shot else PROGRAM, error)
     except KeyboardInterrupt:
         return 130
 
 
-def _run(given: dict[str, Any], words: list[str]) -> int:
+def compare(**options: Any) -> "ComparisonResult":
+    """Run a comparison in this process, as `python sim.py` does in one of its own, and return when it is over.
+
+    It takes what the command line takes, as keywords: `--batch-size 16` is `batch_size=16`, several values are any
+    iterable, flags are True or False, and None is the default. `help(sim.compare)` lists them with types and
+    defaults, `python sim.py --help` explains them. `quiet` is the default here.
+
+    It may be called again and again, in a script, a notebook, or beside a running event loop, from the main thread; a
+    script needs no `if __name__ == "__main__"`. Streams, environment, garbage collector and NumPy's and Python's global
+    random states are found as they were. TensorFlow stays imported; where it was imported and used before, with more
+    threads than one, test losses may differ in the last bits from those of the command.
+
+    Returns:
+        The result: `.rounds`, `.clients`, `.local`, `.comparison`, `.targets` (data frames), `.models`, `.verdict`,
+        `.report`, `.folder`, `.status`. A strategy that could not finish is no exception: `.finished` is False then.
+
+    Raises:
+        UserError: a mistake in options, data or environment, told in one line.
+        KeyboardInterrupt: after Ctrl-C; rounds are kept, `sim.load(folder)` gives them, `resume=folder` goes on.
+    """
+    started = time.time()
+    _keep_to_ourselves()
+    from server.guest import guest
+    from task.keywords import RaisingParser, in_python, words_of
+
+    parser = _parser(RaisingParser)
+    try:
+        quiet = options.pop("quiet", None)
+        words = words_of(parser, options)
+        quietly = words_of(parser, {"quiet": True if quiet is None else quiet})
+        given = vars(parser.parse_args([*words, *quietly]))
+        with guest():
+            status, folder = _run(given, words, started)
+    except UserError as error:
+        raise UserError(in_python(str(error), parser)) from error
+    if status == 130:
+        raise KeyboardInterrupt(f"stopped; sim.load({str(folder)!r}) gives what there is")
+    return load(folder)
+
+
+def load(folder: str | os.PathLike[str]) -> "ComparisonResult":
+    """The result of an earlier run, or of one that is still going on somewhere else.
+
+    Args:
+        folder: its `--out`.
+
+    Raises:
+        UserError: there is no comparison in it.
+    """
+    from server.comparison_result import ComparisonResult
+
+    return ComparisonResult(Path(folder))
+
+
+def _run(given: dict[str, Any], words: list[str], started: float) -> tuple[int, Path]:
     config, folder = config_and_folder(given)
 
     from client.app import app
     from client.trainer import warm_up
     from server.compare import compare
 
-    return compare(config, folder, _machine(given), app, warm_up, command=["python", PROGRAM, *words], started=_STARTED)
+    status = compare(
+        config,
+        folder,
+        _machine(given),
+        app,
+        warm_up,
+        command=["python", PROGRAM, *words],
+        started=started,
+        tensorboard=given.get("tensorboard", False),
+    )
+    return status, folder
 
 
 def _one_shot(words: list[str]) -> int:
@@ -76,8 +141,15 @@ def _machine(given: dict[str, Any]) -> "Machine":
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+def _keep_to_ourselves() -> None:
+    """Before libraries read it: no telemetry, no update check, nothing that needs a network."""
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+def _parser(kind: type[Parser] = Parser) -> Parser:
+    parser = kind(
         prog=PROGRAM,
         description="Compare federated aggregation strategies on this machine, round by round and on equal terms. "
         f"To train apart and combine once: {PROGRAM} {ONE_SHOT} --help",
@@ -85,15 +157,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_run_options(parser)
     group = parser.add_argument_group("this run")
-
-    def add(name: str, text: str, **kind: Any) -> None:
-        group.add_argument(name, default=argparse.SUPPRESS, help=text, **kind)
-
-    add("--out", "where the results go; default: runs/<time>", metavar="DIR")
-    add("--resume", "go on with the run in this folder", metavar="DIR")
+    add_folder_options(group)
     add_machine_options(group)
     return parser
 
 
+def _describe_keywords() -> None:
+    """Give `compare` the signature that its options make; only who imports this module can look at it."""
+    from dataclasses import fields
+
+    from server.machine import Machine
+    from task.config import RunConfig, Training
+    from task.keywords import signature_of
+
+    kinds: dict[str, tuple[Any, Any]] = {
+        name: (field.annotation, field.default)
+        for model in (RunConfig, Training)
+        for name, field in model.model_fields.items()
+    }
+    kinds |= {field.name: (field.type, field.default) for field in fields(Machine)} | {"quiet": (bool, True)}
+    compare.__signature__ = signature_of(_parser(), kinds, "ComparisonResult")  # type: ignore[attr-defined]
+
+
 if __name__ == "__main__":
     sys.exit(main())
+_describe_keywords()

@@ -32,7 +32,7 @@ def train(message: Message, context: Context) -> Message:
     """Local training on this node's shard."""
     arrays, config = wire.read(message)
     check_model(str(config.get("model", "")), context)
-    return wire.reply(message, *client_of(context).fit(arrays, config))
+    return wire.reply(message, *client_of(context).fit(arrays, config, wire.correction_of(message)))
 
 
 @app.evaluate()

@@ -4,20 +4,21 @@ The server has no say in it: `context.node_config` is set where the client runs,
 client and in Flower's own SuperNode (`--node-config`) alike. Its keys:
 
 - "facts": "all" (default) or "minimal". All: the arrays and the documented facts (`task.wire.TRAIN_FACTS`,
-  `EVALUATE_FACTS`). Minimal: of a train reply the arrays and, of num_examples and local_norm, what the strategy needs
-  (the configuration's "needs"; nothing where it does not say); of an evaluate reply loss, accuracy and num-examples.
+  `EVALUATE_FACTS`). Minimal: of a train reply the arrays and, of num_examples, local_norm and local_steps, what the
+  strategy needs (the configuration's "needs"; nothing where it does not say); of an evaluate reply loss, accuracy
+  and num-examples.
 - "errors": "full" or "kind". Kind: of an error only the exception's class leaves, as its text may quote private data;
   the traceback goes to the client's own log (logger "fedarena"). The default is full, and kind where there is a "dp".
 - "dp": "clip=0.5,noise=1.0,delta=1e-5": clip the update and add Gaussian noise, see `Dp`.
 - "dp-ledger": the file that counts noised updates; by default beside the file that "identity" names.
 
-What "dp" covers: the arrays of every update, against whoever sees all of them, the server included. The train loss is
-an exact function of the data and is not sent; evaluations, which are nothing else, are not answered. What it does not
-cover: num_examples, local_steps and local_norm are exact, for they are counts that the site chose to tell ("facts" =
-"minimal" with fedavg or fedmedian tells none); seconds and the moment of the reply; whether a client answers at all,
-and the class of an error. The unit is the whole shard, so epsilon holds for all of its examples at once. Noise is
-floating-point noise: attacks on its last bits (Mironov 2012, doi:10.1145/2382196.2382264) are not defended against
-beyond rounding to the model's precision.
+What "dp" covers: the arrays of every update, against whoever sees all of them, the server included. The train loss and
+the accuracies on the own shard are exact functions of the data and are not sent; evaluations, which are nothing else,
+are not answered. What it does not cover: num_examples, local_steps and local_norm are exact, for they are counts that
+the site chose to tell ("facts" = "minimal" with fedavg or fedmedian tells none); seconds and the moment of the reply;
+whether a client answers at all, and the class of an error. The unit is the whole shard, so epsilon holds for all of
+its examples at once. Noise is floating-point noise: attacks on its last bits (Mironov 2012,
+doi:10.1145/2382196.2382264) are not defended against beyond rounding to the model's precision.
 """
 
 import logging
@@ -43,6 +44,7 @@ NO_EVALUATION = "this client answers no evaluations: under dp exact figures of i
 
 log = logging.getLogger("fedarena")
 
+_OF_THE_DATA = {"train-loss", "accuracy-before", "accuracy-after"}  # exact figures, which no noise covers
 _MINIMAL_EVALUATION = ("loss", "accuracy", wire.NUM_EXAMPLES)
 
 
@@ -224,7 +226,7 @@ def _train(message: Message, context: Context, call_next: ClientAppCallable, pol
     if policy.dp and policy.ledger:
         arrays = wire.record(noised(received, wire.arrays_of(arrays), policy.dp))
         told[wire.DP_EPSILON] = policy.ledger.record(policy.dp.noise, policy.dp.delta).epsilon
-        allowed.discard("train-loss")
+        allowed -= _OF_THE_DATA
     reply.content = RecordDict({wire.ARRAYS: arrays, wire.METRICS: _facts(reply, allowed, told)})
     return reply
 

@@ -5,16 +5,24 @@ import json
 import os
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from task.update import Arrays
+from task.update import Arrays, Memory
 
 _KEPT = 2  # a torn file must leave the one before it
 
 
-def save(folder: Path, name: str, server_round: int, arrays: Arrays) -> None:
+class Saved(NamedTuple):
+    """A contestant after a round: its global arrays, and what its strategy remembers."""
+
+    round: int
+    arrays: Arrays
+    memory: Memory
+
+
+def save(folder: Path, name: str, server_round: int, arrays: Arrays, memory: Memory) -> None:
     """Write, flush to disk, rename; then drop all but the last two of this name.
 
     Raises:
@@ -22,9 +30,16 @@ def save(folder: Path, name: str, server_round: int, arrays: Arrays) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{name}.tmp"
-    header = json.dumps({"round": server_round, "sha256": digest(arrays)})
+    parts = {"": arrays, **memory}
+    named: dict[str, Any] = {f"{part}/{i}": a for part, some in parts.items() for i, a in enumerate(some)}
+    header = json.dumps(
+        {
+            "round": server_round,
+            "sizes": {part: len(some) for part, some in parts.items()},
+            "sha256": digest(list(named.values())),
+        }
+    )
     with temporary.open("wb") as file:
-        named: dict[str, Any] = {f"array-{i}": a for i, a in enumerate(arrays)}
         np.savez(file, header=np.array(header), **named)
         file.flush()
         os.fsync(file.fileno())
@@ -33,17 +48,17 @@ def save(folder: Path, name: str, server_round: int, arrays: Arrays) -> None:
         old.unlink(missing_ok=True)
 
 
-def load_latest(folder: Path, name: str) -> tuple[int, Arrays] | None:
-    """The newest whole checkpoint as (round, arrays); None if there is none. A damaged file is passed over."""
+def load_latest(folder: Path, name: str) -> Saved | None:
+    """The newest whole checkpoint; None if there is none. A damaged file is passed over."""
     for file in reversed(_files(folder, name)):
         try:
             with file.open("rb") as opened, np.load(opened, allow_pickle=False) as saved:
                 header = json.loads(str(saved["header"]))
-                arrays = [saved[f"array-{i}"] for i in range(len(saved.files) - 1)]
+                parts = {part: [saved[f"{part}/{i}"] for i in range(n)] for part, n in header["sizes"].items()}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             continue
-        if digest(arrays) == header["sha256"]:
-            return int(header["round"]), arrays
+        if digest([array for some in parts.values() for array in some]) == header["sha256"]:
+            return Saved(int(header["round"]), parts.pop(""), parts)
     return None
 
 

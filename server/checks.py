@@ -2,6 +2,7 @@
 
 from task.config import RunConfig
 from task.errors import UserError
+from task.scenario import UnevenWork
 
 
 def check_strategies(config: RunConfig) -> None:
@@ -10,18 +11,19 @@ def check_strategies(config: RunConfig) -> None:
     Raises:
         UserError: one cannot, or is not.
     """
-    from strategies.specify import make_strategy, needs_local_norm
+    if config.training.steps and any(scenario.find(UnevenWork) for scenario in config.scenarios):
+        raise UserError("uneven-work counts local epochs, which --steps takes the place of; leave out --steps")
+    from strategies.base import Shell
+    from strategies.specify import make_strategy
 
-    reason = config.training.norm_undefined
-    for strategy in config.strategies:
-        make_strategy(strategy)
-        if reason and needs_local_norm(strategy):
+    for name in config.strategies:
+        strategy = make_strategy(name)
+        if not isinstance(strategy, Shell):
+            continue
+        if reason := strategy.undefined_for(config.training):
+            raise UserError(f"{name} is not defined for {reason}, or leave {name} out")
+        if config.init == "independent" and strategy.subtracts:
             raise UserError(
-                f"{strategy} is not defined for {reason}: its local_norm exists for sgd, plain or with momentum; "
-                f"use --optimizer sgd without --nesterov, or leave {strategy} out"
-            )
-        if config.init == "independent" and needs_local_norm(strategy):
-            raise UserError(
-                f"{strategy} is not defined for --init independent: it subtracts a common start, which round 1 does "
-                f"not have; choose --strategies without {strategy}"
+                f"{name} is not defined for --init independent: it subtracts a common start, which round 1 does "
+                f"not have; choose --strategies without {name}"
             )

@@ -1,7 +1,7 @@
 """Which strategies gave the same numbers to the bit, and the reason for it that the clients' rows bear out."""
 
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from server.names import enumerate_words, short_names
@@ -87,26 +87,45 @@ def _sentence(group: Sequence[str], where: Sequence[str], reason: str, names: Ma
 
 
 def _reason(group: Sequence[str], rows: Sequence[ClientRow], names: Mapping[str, str]) -> str:
-    """Why the strategies were one rule; options may change a rule, so only bare names are known."""
-    known = {name for name in group if name in _RULES}
-    reason = _condition(known, [row for row in rows if row.status == "ok"]) if len(known) > 1 else None
+    """Why the strategies were one rule; options may change a rule, so only those of `plain_rule` are known."""
+    from server.plain_rules import plain_rule  # imports Flower
+
+    used = _by_round(row for row in rows if row.status == "ok")
+    most = max(map(len, used), default=0)
+    if most == 0:
+        return "reason unknown"
+    plain = {name: plain_rule(name, most) for name in group}
+    known = {name: one for name, one in plain.items() if one.rule in _RULES}
+    reason = _condition({one.rule for one in known.values()}, used, most) if len(known) > 1 else None
     if reason is None:
         return "reason unknown"
+    parts = [
+        *(f"in {names[name]} {one.why}" for name, one in known.items() if one.why and most > 1),
+        *filter(None, [reason]),
+    ]
     unknown = [names[name] for name in group if name not in known]
-    return f"{reason}; for {enumerate_words(unknown)} the reason is unknown" if unknown else reason
+    parts += [f"for {enumerate_words(unknown)} the reason is unknown"] if unknown else []
+    return "; ".join(parts) or "reason unknown"
 
 
-def _condition(known: set[str], rows: Sequence[ClientRow]) -> str | None:
-    """What the rows show that makes these rules one; None if they do not show enough."""
-    per_round: dict[Hashable, list[ClientRow]] = defaultdict(list)
+def _by_round(rows: Iterable[ClientRow]) -> list[list[ClientRow]]:
+    """Of each contestant and round."""
+    found: dict[Hashable, list[ClientRow]] = defaultdict(list)
     for row in rows:
-        per_round[row.entry, row.round].append(row)
-    most = max(map(len, per_round.values()), default=0)
+        found[row.entry, row.round].append(row)
+    return list(found.values())
+
+
+def _condition(known: set[str], per_round: Sequence[Sequence[ClientRow]], most: int) -> str | None:
+    """What the rows show that makes these rules one; "" if they are one, None if the rows do not show enough."""
     if most < 2:
-        return "a single update in each round leaves a rule nothing to choose" if most else None
+        return "a single update in each round leaves a rule nothing to choose"
+    if len(known) == 1:
+        return ""
+    rows = [row for some in per_round for row in some]
 
     def equal(fact: str) -> bool:
-        values = [{getattr(row, fact) for row in some} for some in per_round.values()]
+        values = [{getattr(row, fact) for row in some} for some in per_round]
         return all(len(one) == 1 and None not in one for one in values)
 
     parts = []

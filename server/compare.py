@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from server.checks import check_strategies
-from server.cut import Cut, data_bytes, data_facts, first_of
+from server.cut import Cut, data_bytes, data_facts, first_of, scenario_facts
 from server.machine import Machine, number_of_workers
 from server.play import Play, WarmUp
 from server.record import RunRecord
@@ -29,6 +29,7 @@ def compare(
     *,
     command: list[str],
     started: float,
+    tensorboard: bool = False,
 ) -> int:
     """Run a comparison.
 
@@ -40,6 +41,7 @@ def compare(
         warm_up: `warm_up(shard file, train config)` prepares a worker process; importable by name.
         command: how the user called, for run.json.
         started: Unix time of the start of the command.
+        tensorboard: whether event files are written, too; a run that goes on keeps those that it has up to date.
 
     Returns:
         The exit status: 0 if every strategy finished, 1 if one did not, 130 after Ctrl-C.
@@ -58,12 +60,16 @@ def compare(
         try:
             screen.step(f"reading {Path(config.dataset).name}, cutting its shards")
             cut = _cut_shards(config)
+            facts = scenario_facts(config, cut)
             if machine.ray_address is None:  # a cluster tells how many it carries when it is joined
                 machine = replace(machine, workers=number_of_workers(machine.workers, data_bytes(cut)))
             with opened or RunFolder.create(folder) as results:
                 chatter.redirect(results.log_path)
                 known = config.model_copy(update={"clients": first_of(cut).clients})
-                record = RunRecord(results, known, data_facts(cut), command, resumed=opened is not None)
+                data = data_facts(cut)
+                record = RunRecord(
+                    results, known, data, command, resumed=opened is not None, scenarios=facts, tensorboard=tensorboard
+                )
                 return Play(config, cut, record, screen, machine, started).run(client_app, warm_up)
         finally:
             screen.close()
@@ -74,8 +80,8 @@ def compare(
 def _cut_shards(config: RunConfig) -> Cut:
     """The shards of each scenario and seed."""
     cut = {
-        (scenario, seed): prepare(config.dataset, config.clients, seed, scenario)
-        for scenario in config.scenario
+        (scenario.name, seed): prepare(config.dataset, config.clients, seed, scenario.written)
+        for scenario in config.scenarios
         for seed in config.seeds
     }
     for shards in cut.values():

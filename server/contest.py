@@ -1,26 +1,30 @@
 """All contestants of a comparison at once, each in a thread of its own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from server.checkpoint import digest
 from server.recorder import Recorder
-from server.results import Entry, RoundRow
+from server.results import Entry, LocalRow, RoundRow
 from server.rounds import Contestant, run_rounds
 from server.stop import Stop, Stopped
 from task.errors import describe
-from task.update import Arrays
+from task.update import Arrays, Memory
 
 FINISHED = "finished"
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where a contestant begins: after this round, with these global arrays; -1: before the initial model's row."""
+    """Where a contestant begins: after this round, with these global arrays; -1: before the initial model's row.
+
+    `memory` is what its strategy remembers.
+    """
 
     round: int
     arrays: Arrays
+    memory: Memory = field(default_factory=dict)
 
 
 @dataclass
@@ -45,6 +49,7 @@ class Contest:
         rounds: the last round.
         recorder: the journal.
         stop: set from outside to end early; every contestant keeps what it finished.
+        at_once: how many play at the same time; None: all. The bits do not depend on it.
     """
 
     def __init__(
@@ -54,17 +59,22 @@ class Contest:
         rounds: int,
         recorder: Recorder,
         stop: Stop,
+        at_once: int | None = None,
     ) -> None:
         self._contestants, self._starts, self._rounds = contestants, starts, rounds
         self._recorder, self._stop = recorder, stop
+        self._threads = min(at_once or len(contestants), len(contestants))
         self.endings: dict[Entry, Ending] = {}
 
     def run(self) -> None:
         """Play; fills `endings` with one entry a contestant, also when it fails or is stopped."""
         self._recorder.reached("first messages sent")
-        with ThreadPoolExecutor(len(self._contestants), thread_name_prefix="contestant") as threads:
+        # Those that share shards play beside each other, so that workers need few shards at a time.
+        scenarios = list(dict.fromkeys(one.entry.scenario for one in self._contestants))
+        order = sorted(self._contestants, key=lambda one: (scenarios.index(one.entry.scenario), one.entry.seed))
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="contestant") as threads:
             try:
-                list(threads.map(self._play, self._contestants))
+                list(threads.map(self._play, order))
             except BaseException:
                 self._stop.set()  # or leaving the pool would wait for the last round
                 raise
@@ -74,6 +84,7 @@ class Contest:
         entry, start = contestant.entry, self._starts[contestant.entry]
         last = _Last(self._recorder, start)
         try:
+            contestant.remember(start.memory)
             run_rounds(contestant, start.arrays, start.round + 1, self._rounds, last, self._stop)
         except Stopped as stopped:
             reason = str(stopped)
@@ -92,6 +103,6 @@ class _Last:
         self.client, self.again = recorder.client, recorder.again
         self._recorder, self.round_number, self.arrays = recorder, start.round, start.arrays
 
-    def round(self, row: RoundRow, arrays: Arrays) -> None:
-        self._recorder.round(row, arrays)
+    def round(self, row: RoundRow, arrays: Arrays, memory: Memory, local: Sequence[LocalRow]) -> None:
+        self._recorder.round(row, arrays, memory, local)
         self.round_number, self.arrays = row.round, arrays

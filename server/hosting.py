@@ -135,6 +135,7 @@ class Hosting:
                 self._config.sample,
                 models.tests.on(self._test),
                 self._terms,
+                measures=self._config.measures,
             )
             for entry in self._entries
         ]

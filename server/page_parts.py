@@ -14,14 +14,20 @@ TABLE = r"""{% macro table(data, class="") %}
 """
 """The Jinja macro `table(data, class)` of a `server.summary.Table`; before everything else."""
 
-HEAD = r"""<!doctype html>
+DOCUMENT = r"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 """
+"""From the doctype to the policy that says what may load."""
+
+HEAD = (
+    DOCUMENT
+    + r"""<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+"""
+)
 """From the doctype to the title: no script, no font and no picture comes from anywhere else."""
 
 STYLE = r""":root { --paper: #f4f6f8; --card: #ffffff; --text: #1c2733; --faint: #5c6773; --line: #e3e7eb; --accent: #0072b2;

@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # imported when needed, beside each other: start-up counts
     from server.recorder import Recorder
     from server.workers import WorkerPool
 
+_AT_ONCE = 12  # contestants: so many keep the workers busy while some aggregate; more would only hold more models
+
 WarmUp = Callable[[Path, dict[str, Any]], None]
 
 
@@ -56,6 +58,7 @@ class Play:
         self._shards = first_of(cut)
         self._entries = entries_of(config)
         self._stop = Stop()
+        self._at_once = max(_AT_ONCE, 2 * (machine.workers or 0))
 
     def run(self, client_app: "ClientApp", warm_up: WarmUp) -> int:
         """Play to the end; the exit status.
@@ -64,13 +67,13 @@ class Play:
             UserError: for a model or a machine that does not do.
         """
         self._record.begin()
-        self._screen.note(introduction(self._shards, self._machine))
+        self._screen.note(introduction(self._cut, self._machine))
         self._screen.step("starting Ray and its workers, importing TensorFlow")
         with ray_for(self._machine, self._config.model) as cluster:
             try:
                 from server.recorder import Recorder
 
-                recorder = Recorder(self._record.folder, self._screen, self._entries, self._started)
+                recorder = Recorder(self._record.folder, self._screen, self._entries, self._started, self._at_once)
                 pool = self._new_pool(client_app, warm_up)
                 recorder.reached("Flower imported")
                 models = Background(partial(self._models, recorder))
@@ -125,6 +128,7 @@ class Play:
         self, pool: "WorkerPool", client_app: "ClientApp", recorder: "Recorder", models: "Models"
     ) -> "tuple[Contest, Callable[[], None]]":
         """The contest, ready to run, and what ends the simulation below it."""
+        from server.conditions import Conditions
         from server.contest import Contest
         from server.rounds import Contestant
         from server.simulation import Simulation
@@ -132,6 +136,7 @@ class Play:
 
         cuts = [self._cut[entry.scenario, entry.seed] for entry in self._entries]
         simulation = Simulation(pool, client_app, [(cut.folder, cut.clients) for cut in cuts])
+        scenarios = {scenario.name: scenario for scenario in self._config.scenarios}
         contestants = [
             Contestant(
                 entry,
@@ -140,8 +145,11 @@ class Play:
                 self._config.train_config(self._shards.num_classes, entry.seed),
                 self._config.sample,
                 models.tests.on(cut.folder / TEST),
+                conditions=Conditions(scenarios[entry.scenario], entry.seed, cut.clients),
+                measures=self._config.measures,
             )
             for entry, federation, cut in zip(self._entries, simulation.federations, cuts, strict=True)
         ]
         simulation.start(lambda error: self._stop.because(f"the simulation ended: {describe(error)}"))
-        return Contest(contestants, models.starts, self._config.rounds, recorder, self._stop), simulation.stop
+        contest = Contest(contestants, models.starts, self._config.rounds, recorder, self._stop, self._at_once)
+        return contest, simulation.stop

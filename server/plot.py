@@ -13,21 +13,24 @@ from typing import Any, Literal
 from server.coincidences import Coincidence
 from server.names import enumerate_words, short_names
 from server.results import RoundRow
+from server.statistics.estimate import estimate
 
 # Okabe and Ito's palette without yellow, ordered so that neighbours differ in grey too; five dashes and eight markers
 # beside seven colours tell apart any number of strategies that one could still read.
 BLUE, ORANGE, GREEN, PINK, RED, SKY, GREY = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8A8F98"
-_COLOURS = (BLUE, ORANGE, GREEN, PINK, RED, SKY, GREY)
+COLOURS = (BLUE, ORANGE, GREEN, PINK, RED, SKY, GREY)
 _DASHES = ((0, ()), (0, (5, 1.6)), (0, (1.4, 1.4)), (0, (6, 1.5, 1.3, 1.5)), (0, (9, 2)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 _LINE, _RIBBON = 1.9, 3.2  # points: a line's width, and by how much a ribbon shows on top of the next
 _MOST_MARKERS = 12  # per line
 _MOST_TURNS = 6  # strategies take turns with markers, so that those of lines close to each other do not hide each other
 _LEGEND_COLUMNS = 4
+_LOWEST = 1e-3  # where a band ends at the latest: logarithmic axes have no zero
+_REACH = 0.2  # how far bands may widen an axis, as a share of what the lines take
 _PERFECT = 0.999  # accuracies above are drawn here: the axis is logarithmic in the error
 _FEW_TICKS = 2  # so few of these places are in sight where accuracies hardly differ: plain steps then
 # Places for ticks of the accuracy axis, the best first.
-_TICKS = (
+ACCURACY_TICKS = (
     (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, _PERFECT),
     (0.2, 0.4, 0.6, 0.7, 0.85, 0.92, 0.94, 0.96, 0.97, 0.998),
     (0.1, 0.3, 0.88, 0.91, 0.93, 0.985, 0.997),
@@ -51,11 +54,11 @@ DARK = Ink(paper="#171c23", text="#e6e9ed", faint="#9aa5b1", grid="#2b323b")
 def draw_curves(
     rounds: Sequence[RoundRow], same: Sequence[Coincidence], title: str = "", subtitle: str = "", ink: Ink = LIGHT
 ) -> bytes:
-    """Draw a row of two panels per scenario; over several seeds the mean and, as a band, the range.
+    """Draw a row of two panels per scenario; over several seeds the mean and, as a band, its 95 % interval.
 
     Strategies that coincide are drawn as ribbons of falling width with markers in turns, so that all of them stay
     visible, and the legend says so. The accuracy axis is logarithmic in the error: it shows the climb from chance and
-    still tells 93 % from 94 %.
+    still tells 93 % from 94 %. The axes follow the lines: few seeds have bands so wide that they leave the panel.
 
     Args:
         rounds: the rows of a run, contestants in the order of the legend; at least one.
@@ -86,9 +89,12 @@ def draw_curves(
             rows = [row for row in rounds if row.scenario == scenario]
             groups = [one.strategies for one in same if not one.scenarios or scenario in one.scenarios]
             styles = _styles(strategies, groups)
-            for panel, value in zip(pair, (_accuracy, _loss), strict=True):
-                for strategy in strategies:
-                    _draw_line(panel, [row for row in rows if row.strategy == strategy], value, styles[strategy], ink)
+            for panel, axis in zip(pair, (_ACCURACY, _LOSS), strict=True):
+                bands = [
+                    _draw_line(panel, [row for row in rows if row.strategy == strategy], axis.of, styles[strategy], ink)
+                    for strategy in strategies
+                ]
+                _make_room(panel, [band for band in bands if band is not None], axis)
                 panel.margins(x=0.02)
                 panel.xaxis.get_major_locator().set_params(integer=True)
             place = f"{scenario}: " if len(scenarios) > 1 else ""
@@ -135,7 +141,7 @@ def _styles(strategies: Sequence[str], groups: Iterable[Sequence[str]]) -> Mappi
         group = group_of.get(name, (name,))
         place = group.index(name)
         styles[name] = _Style(
-            colour=_COLOURS[index % len(_COLOURS)],
+            colour=COLOURS[index % len(COLOURS)],
             marker=_MARKERS[index % len(_MARKERS)],
             dashes=_DASHES[0 if len(group) > 1 else index % len(_DASHES)],
             width=_LINE + _RIBBON * (len(group) - 1 - place),
@@ -149,14 +155,15 @@ def _styles(strategies: Sequence[str], groups: Iterable[Sequence[str]]) -> Mappi
 
 def _draw_line(
     panel: Any, rows: Sequence[RoundRow], value: Callable[[RoundRow], float], style: _Style, ink: Ink
-) -> None:
+) -> _Band | None:
+    """Draw the mean, and its interval without giving it room; returns the latter, None where there is none."""
     from matplotlib.patheffects import Normal, Stroke
 
     by_round: dict[int, list[float]] = defaultdict(list)
     for row in rows:
         by_round[row.round].append(value(row))
     if not by_round:  # not part of this scenario, or not yet
-        return
+        return None
     x = sorted(by_round)
     y = [fmean(by_round[number]) for number in x]
     layer = 20 - (0 if style.alone else style.width)  # thinner ribbons on wider ones, on top of all the dashed lines
@@ -166,18 +173,69 @@ def _draw_line(
     step = max(style.turns, math.ceil(len(x) / _MOST_MARKERS))
     here = slice(style.turn % min(step, len(x)), None, step)
     panel.plot(x[here], y[here], color=style.colour, linestyle="", marker=style.marker, zorder=21)
-    if any(len(values) > 1 for values in by_round.values()):
-        low, high = ([pick(by_round[number]) for number in x] for pick in (min, max))
-        panel.fill_between(x, low, high, color=style.colour, alpha=0.14, linewidth=0, zorder=2)
+    if all(len(values) < 2 for values in by_round.values()):
+        return None
+    band = _band_of(x, [by_round[number] for number in x])
+    room = panel.dataLim.frozen()
+    panel.fill_between(x, band.low, band.high, color=style.colour, alpha=0.14, linewidth=0, zorder=2)
+    panel.dataLim.set(room)
+    return band
 
 
-def _accuracy(row: RoundRow) -> float:
-    return min(row.test_accuracy, _PERFECT)
+@dataclass(frozen=True)
+class _Band:
+    """A 95 % interval by round, where an axis can show it; NaN: there is none."""
+
+    x: Sequence[int]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+def _band_of(x: Sequence[int], values: Sequence[Sequence[float]]) -> _Band:
+    found = [estimate(some) if all(map(math.isfinite, some)) else None for some in values]
+    halves = [math.nan if one is None or one.half is None else one.half for one in found]
+    means = [math.nan if one is None else one.mean for one in found]
+    return _Band(
+        x,
+        [max(mean - half, _LOWEST) if half == half else math.nan for mean, half in zip(means, halves, strict=True)],
+        [mean + half for mean, half in zip(means, halves, strict=True)],
+    )
+
+
+def _make_room(panel: Any, bands: Iterable[_Band], axis: _Axis) -> None:
+    """Widen the panel's limits by its bands, but on either side by no more than a part of what the lines take."""
+    low, high = map(axis.place, panel.dataLim.intervaly)
+    reach = _REACH * (high - low)
+    ends = [axis.place(end) for band in bands for end in (*band.low, *band.high) if math.isfinite(end)]
+    if ends and math.isfinite(reach):
+        room = max(min(ends), low - reach), min(max(ends), high + reach)
+        panel.update_datalim([(panel.dataLim.x0, axis.value(end)) for end in room])
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """What a panel shows, and where."""
+
+    of: Callable[[RoundRow], float]
+    place: Callable[[float], float]  # along the axis
+    value: Callable[[float], float]  # at a place
+
+
+def _place_of_accuracy(accuracy: float) -> float:
+    return -math.log10(1 - min(max(accuracy, 0.0), _PERFECT))
+
+
+def _place_of_loss(loss: float) -> float:
+    return math.log10(max(loss, _LOWEST))
 
 
 def _loss(row: RoundRow) -> float:
     """The loss where a logarithmic axis can show it."""
     return row.test_loss if math.isfinite(row.test_loss) and row.test_loss > 0 else math.nan
+
+
+_ACCURACY = _Axis(lambda row: min(row.test_accuracy, _PERFECT), _place_of_accuracy, lambda at: 1 - 10**-at)
+_LOSS = _Axis(_loss, _place_of_loss, lambda at: 10**at)
 
 
 def _handle(style: _Style) -> Any:
@@ -233,7 +291,7 @@ def scale_accuracy(panel: Any, along: Literal["x", "y"] = "y") -> None:
     bottom, top = (1 - 10**-(at) for at in (max(0.0, place(low) - 0.05 * room), place(high) + 0.08 * room))
     (panel.set_xlim if along == "x" else panel.set_ylim)(bottom, top)
     ticks: list[float] = []
-    for tick in (tick for rank in _TICKS for tick in rank if bottom <= tick <= top):
+    for tick in (tick for rank in ACCURACY_TICKS for tick in rank if bottom <= tick <= top):
         if all(abs(place(tick) - place(other)) > 0.075 * room for other in ticks):
             ticks.append(tick)
     axis.set_major_locator(FixedLocator(sorted(ticks)) if len(ticks) > _FEW_TICKS else MaxNLocator(6))

@@ -28,6 +28,8 @@ class RunRecord:
         command: how the user called.
         resumed: whether the folder holds this run already.
         service: how real clients are served, so that `--resume` does it again; None in a simulation.
+        scenarios: who had which part in each scenario of a simulation, see `server.cut.scenario_facts`.
+        tensorboard: whether event files are written, too; a run that goes on keeps those that it has up to date.
     """
 
     def __init__(
@@ -39,8 +41,10 @@ class RunRecord:
         *,
         resumed: bool,
         service: Mapping[str, Any] | None = None,
+        scenarios: Mapping[str, Any] | None = None,
+        tensorboard: bool = False,
     ) -> None:
-        self.folder, self._resumed = folder, resumed
+        self.folder, self._resumed, self._tensorboard = folder, resumed, tensorboard
         self._outcome: Outcome | None = None
         self._run: dict[str, Any] = {
             "fedarena": __version__,
@@ -48,6 +52,7 @@ class RunRecord:
             "config": config.model_dump(mode="json"),
             "versions": versions(),
             "data": dict(data),
+            **({"scenarios": dict(scenarios)} if scenarios else {}),
             **({"service": dict(service)} if service else {}),
             "results": {},
             "status": "running",
@@ -78,9 +83,12 @@ class RunRecord:
     def finish(
         self, endings: Mapping[Entry, Ending], export: Callable[[Arrays, Any], None], *, interrupted: bool
     ) -> int:
-        """Write the models, run.json, curves.png and report.html; return the exit status."""
+        """Write the models, run.json, the tables, curves.png and report.html; return the exit status."""
+        from server.export import write_parquet
         from server.report import write_report
+        from server.statistics.write import write_statistics
         from server.summary import Outcome
+        from server.tensorboard import FOLDER, write_events
 
         for entry, ending in endings.items():
             export(ending.arrays, self.folder.model_path(entry))
@@ -94,6 +102,10 @@ class RunRecord:
         self._run |= {"status": word, "exit_status": status}
         self.folder.write_run(self._run)
         self._outcome = Outcome.read(self.folder)
+        write_statistics(self.folder.path, self._outcome)
+        write_parquet(self.folder)
+        if self._tensorboard or (self.folder.path / FOLDER).exists():
+            write_events(self.folder)
         write_report(self.folder, self._outcome)
         return status
 
@@ -106,10 +118,10 @@ class RunRecord:
         """Print the table, who coincided and why, who leads, and where the results are, if it came to results."""
         if self._outcome is None or not self._outcome.rounds:
             return
-        from server.summary import summary_table
+        from server.summary import summary_by_scenario
 
-        table = summary_table(self._outcome.summaries)
-        console.print(table.rich() if console.is_terminal else table.text(), highlight=False)
+        table = summary_by_scenario(self._outcome.summaries, for_terminal=console.is_terminal)
+        console.print(table, highlight=False, soft_wrap=not console.is_terminal)
         for line in [*(one.sentence for one in self._outcome.same), *self._outcome.verdict]:
             console.print(line, highlight=False, soft_wrap=not console.is_terminal)
         if epsilons := self._run.get("dp_epsilon"):

@@ -3,20 +3,21 @@
 import json
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from server.checkpoint import save
 from server.files import write_atomic
 from server.machine import cores
-from server.results import ClientRow, Entry, RoundRow, RunFolder
+from server.results import ClientRow, Entry, LocalRow, RoundRow, RunFolder
 from server.screen import Screen
 from strategies.base import Verdict
-from task.update import Arrays
+from task.update import Arrays, Memory
 
 
 @dataclass
 class Sums:
-    """What was spent so far, over all contestants: the whole run, and since all had finished their first round."""
+    """What was spent so far, over all contestants: the whole run, and since those that play at once were warm."""
 
     client_seconds: float = 0.0  # wall seconds of local training, summed over clients
     client_cpu_seconds: float = 0.0
@@ -34,17 +35,21 @@ class Recorder:
         screen: what the user sees.
         entries: everyone who competes.
         started: Unix time of the start of the command.
+        at_once: how many play at the same time; None: all.
 
     Attributes:
         epsilons: what clients that add noise say that it has cost them so far, by client.
     """
 
-    def __init__(self, folder: RunFolder, screen: Screen, entries: list[Entry], started: float) -> None:
+    def __init__(
+        self, folder: RunFolder, screen: Screen, entries: list[Entry], started: float, at_once: int | None = None
+    ) -> None:
         self._folder, self._screen, self._started = folder, screen, started
         self._lock = threading.Lock()
         self.epsilons: dict[int, float] = {}
         self._sums = Sums()
         self._no_first_round = set(entries)
+        self._not_begun = max(0, len(entries) - at_once) if at_once else 0  # while all places are taken
         self._milestones: dict[str, float] = {}
         self._first: Sums | None = None
 
@@ -61,7 +66,8 @@ class Recorder:
             if verdict.facts.dp_epsilon is not None:
                 self.epsilons[row.client] = max(verdict.facts.dp_epsilon, self.epsilons.get(row.client, 0.0))
         self._folder.write_client(row)
-        self._screen.client(row)
+        if not verdict.expected:
+            self._screen.client(row)
 
     def again(self, entry: Entry, server_round: int, reason: str) -> None:
         """A round is played once more; only its last try has rows."""
@@ -74,15 +80,16 @@ class Recorder:
             self._sums.evaluate_seconds += seconds
             self._sums.evaluate_cpu_seconds += cpu_seconds
 
-    def round(self, row: RoundRow, arrays: Arrays) -> None:
-        """A finished round: its row first, then its checkpoint, so that a resume never misses a row."""
-        entry = Entry(row.scenario, row.strategy, row.seed)
+    def round(self, row: RoundRow, arrays: Arrays, memory: Memory, local: Sequence[LocalRow]) -> None:
+        """A finished round: its rows first, then its checkpoint, so that a resume never misses a row."""
+        entry = row.entry
+        self._folder.write_local(local)
         self._folder.write_round(row)
-        save(self._folder.checkpoints, self._folder.model_path(entry).stem, row.round, arrays)
+        save(self._folder.checkpoints, self._folder.model_path(entry).stem, row.round, arrays, memory)
         if row.round >= 1:
             with self._lock:
                 self._no_first_round.discard(entry)
-                if not self._no_first_round and self._first is None:
+                if len(self._no_first_round) <= self._not_begun and self._first is None:
                     self._first = replace(self._sums, at=time.time())
         self._screen.round(row)
 

@@ -3,7 +3,7 @@
 import json
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -36,8 +36,8 @@ class Entry(NamedTuple):
 def entries_of(config: RunConfig) -> list[Entry]:
     """All contestants of a comparison, in the order in which they are shown."""
     return [
-        Entry(scenario, strategy, seed)
-        for scenario in config.scenario
+        Entry(scenario.name, strategy, seed)
+        for scenario in config.scenarios
         for strategy in config.strategies
         for seed in config.seeds
     ]
@@ -88,6 +88,26 @@ class ClientRow:
         return Entry(self.scenario, self.strategy, self.seed)
 
 
+@dataclass(frozen=True)
+class LocalRow:
+    """A row of local.csv: one client's model beside the global one in a round whose update was used."""
+
+    scenario: str
+    strategy: str
+    seed: int
+    round: int
+    client: int
+    accuracy_before: float | None  # of the round's global model on the client's own shard, 0..1; None: not measured
+    accuracy_after: float | None  # of the client's model after training
+    update_norm: float  # L2 norm of x_i - x over all arrays
+    cosine: float | None  # of x_i - x and the step of the global model; None: one of them is 0, or too large to keep
+
+    @property
+    def entry(self) -> Entry:
+        """The contestant that the row is about."""
+        return Entry(self.scenario, self.strategy, self.seed)
+
+
 class RunFolder:
     """The folder of one run, held by one process at a time; `create` or `resume` opens it.
 
@@ -120,6 +140,7 @@ class RunFolder:
             self._models.mkdir(exist_ok=True)
             self._rounds = opened.enter_context(closing(RowFile(path / "rounds.csv", RoundRow)))
             self._clients = opened.enter_context(closing(RowFile(path / "clients.csv", ClientRow)))
+            self._local = opened.enter_context(closing(RowFile(path / "local.csv", LocalRow)))
             self._opened = opened.pop_all()
 
     @classmethod
@@ -159,6 +180,21 @@ class RunFolder:
         with self._lock:
             self._clients.append(replace(row, reason=" ".join(row.reason.split())))
 
+    def write_local(self, rows: Iterable[LocalRow]) -> None:
+        """Append rows to local.csv."""
+        with self._lock:
+            for row in rows:
+                self._local.append(row)
+
+    def read_local(self) -> list[LocalRow]:
+        """The rows of local.csv in the order in which they were written.
+
+        Raises:
+            UserError: the file was changed by hand into something else.
+        """
+        with self._lock:
+            return self._local.read()
+
     def read_rounds(self) -> list[RoundRow]:
         """The rows of rounds.csv in the order in which they were written.
 
@@ -187,6 +223,7 @@ class RunFolder:
         with self._lock:
             self._rounds.rewrite([row for row in self._rounds.read() if row.round <= last.get(row.entry, -1)])
             self._clients.rewrite([row for row in self._clients.read() if row.round <= last.get(row.entry, -1)])
+            self._local.rewrite([row for row in self._local.read() if row.round <= last.get(row.entry, -1)])
 
     def drop_round(self, entry: Entry, server_round: int) -> None:
         """Drop what clients.csv says of one round of a contestant: it is played again."""
@@ -225,7 +262,7 @@ class RunFolder:
     def discard(self) -> None:
         """Delete what `create` and `write_run` made, and the folder if nothing else is in it; close."""
         self.close()
-        for name in ("rounds.csv", "clients.csv", "run.json", "run.log", "events.jsonl", ".lock"):
+        for name in ("rounds.csv", "clients.csv", "local.csv", "run.json", "run.log", "events.jsonl", ".lock"):
             (self.path / name).unlink(missing_ok=True)
         for folder in (self.checkpoints, self._models, self.path):
             with suppress(OSError):  # something else is in it

@@ -4,21 +4,23 @@ Flower's own `Strategy.start` cannot stop, resume or leave a lost client behind;
 """
 
 import time
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from flwr.app import Message
 from flwr.serverapp.strategy import Strategy
 
+from server.conditions import Conditions, Fate
+from server.drift import Drift
 from server.federation import Chosen, Federation
 from server.replies import replies
-from server.results import ClientRow, Entry, RoundRow
+from server.results import ClientRow, Entry, LocalRow, RoundRow
 from server.stop import Stop, Stopped
 from strategies.base import Shell, Verdict, conform, needs_of, screen
 from task import seeds, wire
 from task.errors import describe
-from task.update import Arrays
+from task.update import Arrays, Memory
 
 _LOOK_SECONDS = 0.05  # between two looks whether enough clients can be reached
 
@@ -29,8 +31,8 @@ class Journal(Protocol):
     def client(self, row: ClientRow, verdict: Verdict) -> None:
         """One client's part in a round."""
 
-    def round(self, row: RoundRow, arrays: Arrays) -> None:
-        """A finished round and its global arrays."""
+    def round(self, row: RoundRow, arrays: Arrays, memory: Memory, local: Sequence[LocalRow]) -> None:
+        """A finished round, its global arrays, what the strategy remembers, and a row of each update that was used."""
 
     def again(self, entry: Entry, server_round: int, reason: str) -> None:
         """A round came to nothing and is played once more: what was told of its clients does not count."""
@@ -65,6 +67,8 @@ class Contestant:
         sample: clients a round; None: all.
         evaluate: accuracy and loss of global arrays on the test set.
         terms: when a round counts.
+        conditions: what the scenario does in its rounds; None: nothing.
+        measures: whether clients test on their own shards in a round.
     """
 
     entry: Entry
@@ -74,6 +78,18 @@ class Contestant:
     sample: int | None
     evaluate: Callable[[Arrays], tuple[float, float]]
     terms: Terms = Terms()
+    conditions: Conditions | None = None
+    measures: Callable[[int], bool] = lambda _: False
+
+    @property
+    def memory(self) -> Memory:
+        """What its strategy remembers, as far as that is known here."""
+        return self.strategy.memory if isinstance(self.strategy, Shell) else {}
+
+    def remember(self, memory: Memory) -> None:
+        """Put back what the strategy remembered earlier."""
+        if isinstance(self.strategy, Shell):
+            self.strategy.memory = memory
 
 
 def run_rounds(contestant: Contestant, arrays: Arrays, first: int, last: int, journal: Journal, stop: Stop) -> Arrays:
@@ -85,9 +101,11 @@ def run_rounds(contestant: Contestant, arrays: Arrays, first: int, last: int, jo
     Raises:
         Stopped: if a round has fewer valid updates than its quorum in every try, the strategy fails, or `stop` is set.
     """
+    if stop.is_set():
+        raise Stopped(stop.reason)
     if first == 0:
         accuracy, loss = contestant.evaluate(arrays)
-        journal.round(RoundRow(*contestant.entry, 0, accuracy, loss, 0, 0, 0, 0, 0.0), arrays)
+        journal.round(RoundRow(*contestant.entry, 0, accuracy, loss, 0, 0, 0, 0, 0.0), arrays, contestant.memory, ())
     for server_round in range(max(first, 1), last + 1):
         arrays = _play(contestant, server_round, arrays, journal, stop)
     return arrays
@@ -97,10 +115,11 @@ def _play(contestant: Contestant, server_round: int, arrays: Arrays, journal: Jo
     """One round, in as many tries as its terms allow."""
     terms = contestant.terms
     for left in reversed(range(terms.tries)):
-        attempt = _Round(contestant, server_round, arrays, journal, stop)
+        attempt, before = _Round(contestant, server_round, arrays, journal, stop), contestant.memory
         new = attempt.play()
         if new is not None:
             return new
+        contestant.remember(before)  # a round that does not count is not remembered either
         if left:
             reason = f"{attempt.told}; {left} more {'try' if left == 1 else 'tries'}"
             journal.again(contestant.entry, server_round, reason)
@@ -126,6 +145,7 @@ class _Round:
         chosen = choose(len(federation.nodes), contestant.sample, contestant.entry.seed, server_round)
         self.clients = {federation.nodes[client]: client for client in chosen}
         self.accepted = self.refused = self.bytes_up = self.bytes_down = 0
+        self.drift = Drift(arrays)
 
     @property
     def told(self) -> str:
@@ -154,24 +174,40 @@ class _Round:
             self.bytes_down,
             time.perf_counter() - begun,
         )
-        self.journal.round(row, new)
+        entry = self.contestant.entry
+        local = [
+            LocalRow(*entry, self.number, m.client, m.accuracy_before, m.accuracy_after, m.update_norm, m.cosine)
+            for m in self.drift.rows(new)
+        ]
+        self.journal.round(row, new, self.contestant.memory, local)
         return new
 
     def _train(self) -> Arrays | None:
         strategy, grid = self.contestant.strategy, self.contestant.federation.grid
         needs = needs_of(strategy)
+        fates = self._fates()
+        present = [node for node in self.clients if node not in fates or not fates[node].absent]
+        if not present:
+            return self.arrays  # nobody was there: nothing was learned, and the next round may be better
         config = wire.train_config({**self.contestant.config, "server-round": self.number, wire.NEEDS: list(needs)})
+        if self.contestant.measures(self.number):
+            config[wire.MEASURE] = True
         try:
-            view = Chosen(grid, list(self.clients))
+            view = Chosen(grid, present)
+            if isinstance(strategy, Shell):
+                strategy.clients = {node: client for client, node in self.contestant.federation.nodes.items()}
             messages = list(strategy.configure_train(self.number, wire.record(self.arrays), config, view))
-            self.bytes_down = sum(wire.array_bytes(message) for message in messages)
+            messages = [self._fated(message, fates) for message in messages]
+            self.bytes_down += sum(wire.array_bytes(message) for message in messages)
             for message in messages:
                 message.metadata.group_id = message.metadata.group_id or str(self.number)  # for those who look on
             nodes = [message.metadata.dst_node_id for message in messages]
             waiting = dict(zip(grid.push_messages(messages), nodes, strict=True))
             del messages
             deadline = self.contestant.terms.deadline
-            came = replies(self.contestant.federation, waiting, self._report, self.stop, deadline)
+            came: Iterable[Message] = replies(self.contestant.federation, waiting, self._report, self.stop, deadline)
+            if self.contestant.conditions:
+                came = self.contestant.conditions.turn(self.number, self.arrays, came, self.clients)
             if isinstance(strategy, Shell):
                 strategy.report = self._report
                 result, _ = strategy.aggregate_train(self.number, came)
@@ -189,14 +225,37 @@ class _Round:
         except Exception as error:  # a strategy of the user's may raise anything; the others go on
             raise Stopped(f"the strategy failed in round {self.number}: {describe(error)}") from error
 
+    def _fates(self) -> dict[int, Fate]:
+        """What the scenario has in store for each node; those that take no part are reported at once."""
+        conditions = self.contestant.conditions
+        if conditions is None:
+            return {}
+        fates = {node: conditions.fate(self.number, client) for node, client in self.clients.items()}
+        for node, fate in fates.items():
+            if fate.absent:
+                self._report(Verdict(node, "failed", fate.absent, expected=True))
+            if fate.late:  # it got the model, and trained in vain
+                self.bytes_down += wire.record_bytes(wire.record(self.arrays))
+        return fates
+
+    def _fated(self, message: Message, fates: Mapping[int, Fate]) -> Message:
+        """The message with the work that this client does in this round."""
+        fate = fates.get(message.metadata.dst_node_id)
+        work = fate.work if fate else {}
+        return wire.with_config(message, work) if work else message
+
     def _client_of(self, passed: tuple[Message, Any]) -> int:
         return self.clients[passed[0].metadata.src_node_id]
 
     def _report(self, verdict: Verdict) -> None:
-        update, facts = verdict.update, verdict.facts
+        update, facts, conditions = verdict.update, verdict.facts, self.contestant.conditions
+        if conditions and self.clients[verdict.node_id] in conditions.attackers:
+            verdict = replace(verdict, expected=True)
         self.bytes_up += verdict.bytes_up
         if verdict.status == "ok":
             self.accepted += 1
+            assert update is not None
+            self.drift.add(self.clients[verdict.node_id], update.arrays, facts)
         else:
             self.refused += 1
         row = ClientRow(

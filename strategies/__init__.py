@@ -8,10 +8,20 @@ from typing import Any
 import numpy as np
 
 from strategies.base import Shell, rule_options
+from strategies.centered_clipping import CenteredClipping
+from strategies.fedadam import FedAdam
 from strategies.fedavg import FedAvg
+from strategies.fedavgm import FedAvgM
 from strategies.fedmedian import FedMedian
 from strategies.fednova import FedNova
+from strategies.fedprox import FedProx
+from strategies.fedyogi import FedYogi
+from strategies.geometric_median import GeometricMedian
+from strategies.krum import Krum
 from strategies.matched import Matched
+from strategies.multi_krum import MultiKrum
+from strategies.scaffold import Scaffold
+from strategies.trimmed_mean import TrimmedMean
 from strategies.weighted import Weighted
 from task.update import Arrays, Update, check_update
 
@@ -22,6 +32,16 @@ REGISTRY: Mapping[str, type[Shell]] = MappingProxyType(
         "weighted": Weighted,
         "fednova": FedNova,
         "matched": Matched,
+        "fedprox": FedProx,
+        "fedavgm": FedAvgM,
+        "fedadam": FedAdam,
+        "fedyogi": FedYogi,
+        "scaffold": Scaffold,
+        "trimmed-mean": TrimmedMean,
+        "krum": Krum,
+        "multi-krum": MultiKrum,
+        "geometric-median": GeometricMedian,
+        "centered-clipping": CenteredClipping,
     }
 )
 
@@ -30,6 +50,8 @@ __all__ = ["REGISTRY", "Shell", "Update", "aggregate"]
 
 def aggregate(name: str, global_arrays: Sequence[np.ndarray], updates: Iterable[Update], **options: Any) -> Arrays:
     """One aggregation, offline, by the same pure rule that the Flower strategy uses.
+
+    A strategy with a memory does its first step, from an empty one; for more of them there is its `step`.
 
     Args:
         name: a key of REGISTRY.
@@ -41,7 +63,8 @@ def aggregate(name: str, global_arrays: Sequence[np.ndarray], updates: Iterable[
         The new global arrays, in the shapes and dtypes of global_arrays; no input is changed.
 
     Raises:
-        ValueError: for an unknown name, no update, or an update that `check_update` refuses, naming the client.
+        ValueError: for an unknown name, no update, fewer than the options need, an option out of its range, or an
+            update that `check_update` refuses, naming the client.
         TypeError: for an option that the rule does not have.
 
     Example:
@@ -55,9 +78,13 @@ def aggregate(name: str, global_arrays: Sequence[np.ndarray], updates: Iterable[
     shell = REGISTRY[name]
     if unknown := options.keys() - rule_options(shell.rule):
         raise TypeError(f"{name} has no option {', '.join(sorted(unknown))}")
+    shell.check_options(options)
     given = [_check(name, position, update, global_arrays) for position, update in enumerate(updates)]
     if not given:
         raise ValueError("no updates to aggregate")
+    if len(given) < (fewest := shell.fewest(options)):
+        said = ", ".join(f"{option}={value}" for option, value in options.items()) or "its default options"
+        raise ValueError(f"{name} with {said} needs at least {fewest} updates, not {len(given)}")
     return shell.rule(list(global_arrays), given, **options)
 
 

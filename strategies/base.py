@@ -2,10 +2,13 @@
 
 A strategy of ours is a pure function `rule(x, updates, **options) -> new x` and a `Shell` subclass that names it. The
 rule may consume `updates` one by one while they still arrive, so a mean holds one model and not one per client.
+
+A strategy that remembers something between rounds is a `strategies.memory.MemoryShell`.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, ClassVar, Literal
@@ -17,10 +20,32 @@ from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 from flwr.serverapp.strategy import Strategy
 
 from task import wire
+from task.config import Training
 from task.errors import one_line
-from task.update import Arrays, Facts, Update, check_update
+from task.update import Arrays, Facts, Memory, Update, check_update
 
 Rule = Callable[..., Arrays]
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that an option may be: from `low` to below `high`; `low` itself only if `low_too`."""
+
+    low: float
+    high: float = math.inf
+    low_too: bool = True
+
+    def check(self, name: str, value: Any) -> None:
+        """Refuse, with a ValueError, a value of the option `name` that is no number of this range."""
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (number and self.low <= value < self.high and (self.low_too or value > self.low)):
+            below = f" and < {self.high:g}" if math.isfinite(self.high) else " and finite"
+            raise ValueError(
+                f"{name} must be a number {'>=' if self.low_too else '>'} {self.low:g}{below}, not {value!r}"
+            )
+
+
+FROM_ZERO, ABOVE_ZERO, SHARE = Range(0), Range(0, low_too=False), Range(0, 1)
 
 
 @dataclass(frozen=True)
@@ -33,6 +58,7 @@ class Verdict:
     update: Update | None = None  # as sent, for a reply that could be read
     facts: Facts = field(default_factory=Facts)
     bytes_up: int = 0
+    expected: bool = False  # the scenario asked for it: no news to anybody
 
 
 Report = Callable[[Verdict], None]
@@ -93,26 +119,67 @@ class Shell(FlowerFedAvg):
     Args:
         options: keyword options of the rule, and any argument of `flwr.serverapp.strategy.FedAvg`.
 
+    Attributes:
+        needs: fields of `Update` that the rule needs beside the arrays.
+        subtracts: whether the rule subtracts the global arrays, from which all updates must have begun, then.
+        ranges: of the rule's options that are numbers.
+        asks: what its train messages say beside the round's configuration.
+        report: told what became of each reply.
+        clients: the number of the client at each node, where that is known.
+        memory: what the strategy remembers between rounds, by name; a checkpoint holds it, and a resumed run puts it
+            back. Empty before the first round, and always for a rule that remembers nothing.
+
     Raises:
         TypeError: for an argument that neither of them has.
+        ValueError: for an option that is not in its range.
     """
 
     rule: ClassVar[Rule]
-    needs: ClassVar[tuple[str, ...]] = ()
+    needs: tuple[str, ...] = ()  # of one strategy more, if an option of it wants so
+    subtracts: ClassVar[bool] = False
+    ranges: ClassVar[Mapping[str, Range]] = {}
 
     def __init__(self, **options: Any) -> None:
         known = rule_options(type(self).rule)
         self.options = {name: value for name, value in options.items() if name in known}
+        self.check_options(self.options)
         rest = {name: value for name, value in options.items() if name not in known}
         super().__init__(**{**_MINIMA, **rest})
+        self.asks: dict[str, Any] = {}
         self.report: Report = unreported
+        self.clients: Mapping[int, int] = {}
+        self.memory: Memory = {}
         self._global: Arrays = []
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """Refuse, with a ValueError, an option that is out of its range; None is one where it is the default."""
+        rule = inspect.signature(cls.rule).parameters
+        for name, value in options.items():
+            if name in cls.ranges and not (value is None and rule[name].default is None):
+                cls.ranges[name].check(name, value)
+
+    @classmethod
+    def fewest(cls, options: Mapping[str, Any]) -> int:  # noqa: ARG003 - of use to rules whose options need more
+        """How many updates the rule needs to do what its options say; in a round with fewer it does what it can."""
+        return 1
+
+    def undefined_for(self, training: Training) -> str | None:
+        """Why this strategy is not defined for that local training, and what to change; None: it is."""
+        if "local_norm" in self.needs and training.norm_undefined:
+            return (
+                f"{training.norm_undefined}: its local_norm exists for sgd, plain or with momentum; use --optimizer "
+                f"sgd without --nesterov"
+            )
+        return None
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Remember the global arrays, which rules on differences start from; the rest is Flower's."""
         self._global = wire.arrays_of(arrays)
+        if self.asks:
+            config = wire.train_config({**config, **self.asks})
         messages: Iterable[Message] = super().configure_train(server_round, arrays, config, grid)
         return messages
 
@@ -126,12 +193,20 @@ class Shell(FlowerFedAvg):
         `replies` may be a generator that yields while clients still train.
         """
         tally = _Tally(self.report)
-        updates = (update for _, update in screen(replies, self._global, self.needs, tally))
+        passed = screen(replies, self._global, self.needs, tally)
+        updates = (self._numbered(message, update) for message, update in passed)
         first = next(updates, None)
         if first is None:
             return None, None
-        new = type(self).rule(self._global, chain([first], updates), **self.options)
+        new = self._apply(chain([first], updates))
         return wire.record(new), tally.metrics()
+
+    def _numbered(self, message: Message, update: Update) -> Update:  # noqa: ARG002 - of use to those who tell clients apart
+        """The update under the client's number that the rule is to see."""
+        return update
+
+    def _apply(self, updates: Iterable[Update]) -> Arrays:
+        return type(self).rule(self._global, updates, **self.options)
 
 
 class _Tally:

@@ -38,8 +38,7 @@ def make_strategy(
     Raises:
         UserError: one line, with the nearest name for an unknown one.
     """
-    name, _, text = specification.partition(":")
-    options = _parse_options(specification, text)
+    name, options = parse_specification(specification)
     if name in REGISTRY:
         kind: type[Strategy] = REGISTRY[name]
         known = rule_options(REGISTRY[name].rule)
@@ -70,13 +69,13 @@ def is_ours(specification: str) -> bool:
     return specification.partition(":")[0] in REGISTRY
 
 
-def needs_local_norm(specification: str) -> bool:
-    """Whether the strategy asks every client for FedNova's a_i."""
-    shell = REGISTRY.get(specification.partition(":")[0])
-    return shell is not None and "local_norm" in shell.needs
+def parse_specification(specification: str) -> tuple[str, dict[str, Any]]:
+    """The name or dotted path, and the options.
 
-
-def _parse_options(specification: str, text: str) -> dict[str, Any]:
+    Raises:
+        UserError: options are not written as NAME:option=value,option=value.
+    """
+    name, _, text = specification.partition(":")
     options: dict[str, Any] = {}
     for part in filter(None, text.split(",")):
         key, equals, value = part.partition("=")
@@ -86,7 +85,7 @@ def _parse_options(specification: str, text: str) -> dict[str, Any]:
             options[key] = json.loads(value)
         except json.JSONDecodeError:
             options[key] = value
-    return options
+    return name, options
 
 
 def _import_strategy(path: str) -> type[Strategy]:

@@ -1,11 +1,13 @@
 """One frozen, typed, validated description of a run. Command line, TOML and Flower's run config all parse to it."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from task.errors import UserError
+from task.errors import UserError, describe_invalid
+from task.scenario import Scenario, scenario_of
 
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -77,11 +79,27 @@ class RunConfig(Frozen):
     model: str = "cnn"
     init: Init = "shared"
     training: Training = Training()
+    client_eval: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="rounds from one to the next in which clients test on their own shards before and after training; "
+        "0: the last only",
+    )
+    target: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.9, description="test accuracy to reach")
+
+    @cached_property
+    def scenarios(self) -> tuple[Scenario, ...]:
+        """What `scenario` says, read."""
+        return tuple(map(scenario_of, self.scenario))
+
+    def measures(self, server_round: int) -> bool:
+        """Whether clients test on their own shards in this round."""
+        return server_round == self.rounds or bool(self.client_eval and server_round % self.client_eval == 0)
 
     @model_validator(mode="after")
     def _no_repeats(self) -> Self:
         for name in ("strategies", "seeds", "scenario"):
             check_different(name, getattr(self, name))
+        check_different("scenario", [scenario.name for scenario in self.scenarios])
         if self.sample and self.clients and self.sample > self.clients:
             raise ValueError(f"sample ({self.sample}) is more than clients ({self.clients})")
         return self
@@ -128,12 +146,4 @@ def parse_as(kind: type[Model], values: Mapping[str, Any]) -> Model:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        lines = []
-        for detail in error.errors():
-            where = ".".join(str(part) for part in detail["loc"]) or "options"
-            lines.append(
-                f"{where}: {detail['msg'].removeprefix('Value error, ')} (got {detail['input']!r})"
-                if detail["loc"] and detail["type"] != "value_error"
-                else detail["msg"].removeprefix("Value error, ")
-            )
-        raise UserError("; ".join(lines)) from None
+        raise UserError(describe_invalid(error)) from None

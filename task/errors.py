@@ -1,5 +1,10 @@
 """The one exception that a user's mistake raises, and how errors of others are told in a line."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class UserError(Exception):
     """Something only the user can mend: an option, a file, data, the environment.
@@ -19,6 +24,17 @@ def one_line(text: str) -> str:
     """A text on one line of at most 300 characters, for tables and terminals."""
     words = " ".join(text.split())
     return words if len(words) <= 300 else words[:297] + "..."
+
+
+def describe_invalid(error: "ValidationError") -> str:
+    """Every wrong value of a configuration and what is allowed, on one line."""
+    told = []
+    for detail in error.errors():
+        message = detail["msg"].removeprefix("Value error, ")
+        where = ".".join(str(part) for part in detail["loc"]) or "options"
+        plain = not detail["loc"] or detail["type"] == "value_error"
+        told.append(message if plain else f"{where}: {message} (got {detail['input']!r})")
+    return "; ".join(told)
 
 
 _TRACE = ("File ", "Detected at node", "Graph execution error", "[[{{node")

@@ -2,7 +2,11 @@
 
 import importlib
 import inspect
+import random
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,8 @@ from task.errors import UserError, describe
 from task.update import Arrays
 
 MODELS = ("cnn", "mlp")
+
+_building = threading.Lock()
 
 
 def build_model(
@@ -40,16 +46,35 @@ def build_model(
     keras, _ = load()
     # Not `seeds.integer(seed, "model", client)`: client 0 would draw the common ones, as NumPy pads seeds with zeros.
     drawn = seeds.integer(seed, "model") if client is None else seeds.integer(seed, "own model", client)
-    keras.utils.set_random_seed(drawn)
-    if name == "cnn":
-        return _cnn(keras, input_shape, num_classes)
-    if name == "mlp":
-        return _mlp(keras, input_shape, num_classes)
-    if ":" not in name:
-        raise UserError(
-            f"unknown model {name!r}; there are {', '.join(MODELS)}, or your own as package.module:function"
-        )
-    return _own(keras, name, input_shape, num_classes)
+    with _seeded(keras, drawn):
+        if name == "cnn":
+            return _cnn(keras, input_shape, num_classes)
+        if name == "mlp":
+            return _mlp(keras, input_shape, num_classes)
+        if ":" not in name:
+            raise UserError(
+                f"unknown model {name!r}; there are {', '.join(MODELS)}, or your own as package.module:function"
+            )
+        return _own(keras, name, input_shape, num_classes)
+
+
+@contextmanager
+def _seeded(keras: Any, drawn: int) -> Iterator[None]:
+    """All initial weights are drawn from this seed, whatever other threads do.
+
+    Keras draws the seed of each initializer from Python's global generator, which other threads draw from, too: Ray's
+    do while they connect. So it gets a generator of its own, in the same state, for as long as a model is built.
+    """
+    from keras.src.random import seed_generator
+
+    with _building:
+        keras.utils.set_random_seed(drawn)
+        everyones = seed_generator.python_random
+        seed_generator.python_random = random.Random(drawn)  # noqa: S311 - initial weights are no secret
+        try:
+            yield
+        finally:
+            seed_generator.python_random = everyones
 
 
 def initial_arrays(model: Any) -> Arrays:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from task.config import Frozen, Init, Positive, Rate, Seeds, Training, check_different, parse_as, train_config
 from task.options import DATASETS, MODELS, Parser, absolute_if_path, add_machine_options, add_training_options
+from task.scenario import resolved, scenario_of
 
 
 class OneShotTraining(Training):
@@ -48,8 +49,11 @@ class OneShotConfig(Frozen):
     training: OneShotTraining = OneShotTraining()
 
     @model_validator(mode="after")
-    def _no_repeats(self) -> Self:
+    def _sound(self) -> Self:
         check_different("seeds", self.seeds)
+        acting = [part.name for part in scenario_of(self.scenario).acting]
+        if acting:
+            raise ValueError(f"scenario: {' and '.join(acting)} act in rounds, which one shot does not have")
         return self
 
     def train_config(self, num_classes: int, seed: int) -> dict[str, Any]:
@@ -85,7 +89,7 @@ def one_shot_parser(program: str) -> argparse.ArgumentParser:
     add("--seeds", "default: 0", type=int, nargs="+", metavar="K")
     add("--clients", "default: 5, or as many as a folder of shards holds", type=int, metavar="N")
     add("--dataset", DATASETS, metavar="NAME|PATH")
-    add("--scenario", "default: iid", metavar="NAME")
+    add("--scenario", "how shards are cut, as python sim.py has it; default: iid", metavar="NAME")
     add("--model", MODELS, metavar="NAME")
     add_training_options(parser, default.training)
     group = parser.add_argument_group("this run")
@@ -102,6 +106,8 @@ def one_shot_config(given: Mapping[str, Any]) -> tuple[OneShotConfig, Path]:
     """
     training = {name: given[name] for name in Training.model_fields if name in given}
     rest = {name: given[name] for name in OneShotConfig.model_fields if name in given}
+    if "scenario" in rest:
+        rest["scenario"] = resolved(rest["scenario"])
     config = parse_as(OneShotConfig, {**rest, **({"training": training} if training else {})})
     config = config.model_copy(update={"dataset": absolute_if_path(config.dataset)})
     return config, Path(given.get("out") or time.strftime("runs/oneshot-%Y%m%d-%H%M%S"))

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from task.config import RunConfig, Training, parse
 from task.errors import UserError
+from task.scenario import PARTS, resolved
 
 DATASETS = (
     "mnist-5k (default), digits, mnist, fashion-mnist, an .npz file, a folder of IDX files, or a folder of shards"
@@ -56,7 +57,13 @@ def add_run_options(parser: argparse.ArgumentParser, *, data: bool = True) -> No
     add("--seeds", "default: 0", type=int, nargs="+", metavar="K")
     if data:
         add("--dataset", DATASETS, metavar="NAME|PATH")
-        add("--scenario", "default: iid", nargs="+", metavar="NAME")
+        add(
+            "--scenario",
+            f"{', '.join(PARTS)}; with options as NAME:option=value,..., several at once as NAME+NAME, your own from a "
+            ".toml file; default: iid",
+            nargs="+",
+            metavar="NAME",
+        )
     add("--model", MODELS, metavar="NAME")
     add(
         "--init",
@@ -64,6 +71,14 @@ def add_run_options(parser: argparse.ArgumentParser, *, data: bool = True) -> No
         "of its own",
         metavar="HOW",
     )
+    add(
+        "--client-eval",
+        "each client tests on its own shard, before and after training, in every N-th round and the last; default: the "
+        "last only",
+        type=int,
+        metavar="N",
+    )
+    add("--target", f"test accuracy for rounds-to-target; default: {default.target}", type=float, metavar="SHARE")
     add_training_options(parser, Training(), " a round")
 
 
@@ -87,6 +102,21 @@ def add_training_options(parser: argparse.ArgumentParser, default: Training, per
     add("--learning-rate", f"default: {default.learning_rate}", type=float, metavar="ETA")
     add("--momentum", "of sgd; default: 0", type=float, metavar="RHO")
     add("--nesterov", "Nesterov's variant of the momentum", action="store_true")
+
+
+def add_folder_options(group: Any) -> None:
+    """Where a run is kept, and in which forms.
+
+    Args:
+        group: argparse's group, which gets the options.
+    """
+
+    def add(name: str, text: str, **kind: Any) -> None:
+        group.add_argument(name, default=argparse.SUPPRESS, help=text, **kind)
+
+    add("--out", "where the results go; default: runs/<time>", metavar="DIR")
+    add("--resume", "go on with the run in this folder", metavar="DIR")
+    add("--tensorboard", "write event files for TensorBoard, too: tensorboard --logdir DIR", action="store_true")
 
 
 def add_machine_options(group: Any) -> None:
@@ -125,6 +155,8 @@ def config_from(given: Mapping[str, Any]) -> RunConfig:
     """
     training = {name: given[name] for name in Training.model_fields if name in given}
     rest = {name: given[name] for name in RunConfig.model_fields if name in given}
+    if "scenario" in rest:
+        rest["scenario"] = [resolved(text) for text in rest["scenario"]]
     config = parse({**rest, **({"training": training} if training else {})})
     return config.model_copy(update={"dataset": absolute_if_path(config.dataset)})
 

@@ -15,7 +15,8 @@ def stream(seed: int, use: str, *where: int) -> np.random.Generator:
     Args:
         seed: the run's seed, >= 0.
         use: what it is for, as a word ("split", "model", "shuffle", "sample").
-        where: non-negative integers that tell apart the places of one use, such as (round, client).
+        where: non-negative integers that tell apart the places of one use, such as (round, client); always so many
+            for one use, as NumPy takes missing ones for zeros.
 
     Returns:
         A PCG64 generator, seeded through `numpy.random.SeedSequence`: equal arguments give equal streams, different

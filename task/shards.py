@@ -2,7 +2,7 @@
 
 What a cached set is made of (data set, version of its content, clients, seed, scenario) names its folder, so the same
 question finds the same files, by whichever command; `test.npz` lies beside the shards, and `public.npz` where public
-images were held out.
+images were held out. Scenarios whose data are the same share their files.
 """
 
 import filecmp
@@ -15,12 +15,12 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from task import cache as caching
-from task import data, partition, ready, seeds
-from task.arrays import Array, input_shape
+from task import data, partition, ready
+from task.arrays import input_shape
 from task.errors import UserError
+from task.holdings import hold, hold_out
+from task.scenario import Scenario, scenario_of
 from task.shardfile import (
     PATTERN,
     PUBLIC,
@@ -39,6 +39,8 @@ __all__ = ["DEFAULT_CLIENTS", "Header", "Shards", "load_public", "load_shard", "
 
 DEFAULT_CLIENTS = 5
 INDEX = "shards.json"
+_TUPLES = ("input_shape", "outliers", "flipped", "features")
+_OPTIONAL = ("public_examples", "outliers", "flipped", "features")  # not in the index where there is nothing to say
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,15 @@ class Shards:
         dataset: the data set's name.
         num_classes: labels are in 0..num_classes-1.
         input_shape: one example as the model sees it, such as (28, 28, 1).
-        counts: for each client its number of examples of each class.
+        counts: for each client its number of examples of each class, by the labels that it holds.
         p_value: of the chi-square test that all shards draw their labels from one distribution.
         test_examples: size of the test set.
         sha256: over the content of all arrays, shards in order, then the test set, then public images.
         public_examples: images in `public.npz`, which no client has; 0: there is no such file.
+        scenario: what the data depend on, as `Scenario.cut` calls it; "ready" of shards found ready.
+        outliers: clients with corrupted data.
+        flipped: clients that attack by flipped labels.
+        features: for each client what happened to its images, such as "noise 0.25"; empty where nothing did.
     """
 
     folder: Path
@@ -70,6 +76,10 @@ class Shards:
     test_examples: int
     sha256: str
     public_examples: int = 0
+    scenario: str = "iid"
+    outliers: tuple[int, ...] = ()
+    flipped: tuple[int, ...] = ()
+    features: tuple[str, ...] = ()
 
 
 def prepare(
@@ -87,8 +97,9 @@ def prepare(
     Args:
         dataset: a name or path as `task.data.load` takes it, or a folder that holds ready shards.
         clients: number of shards; None: all that are ready, or DEFAULT_CLIENTS.
-        seed: the run's seed, >= 0; it alone draws the split.
-        scenario: one of `task.partition.SCENARIOS`.
+        seed: the run's seed, >= 0; it alone draws the split, and who is an outlier or an attacker.
+        scenario: as `task.scenario.scenario_of` reads it; only what it says of the data counts, which must be nothing
+            for ready shards.
         out: copy them to this folder too (made if missing) and say so in `folder`.
         cache: the cache folder; None means `task.cache.folder()`.
         public: training examples to hold out before the rest is cut, drawn uniformly and without a look at labels,
@@ -103,8 +114,7 @@ def prepare(
             unknown scenario; ready shards that are damaged, at odds with each other or not as many as asked for; an
             `out` that holds other shards; a folder that cannot be written.
     """
-    if scenario not in partition.SCENARIOS:
-        raise UserError(f"no scenario {scenario!r}; choose one of " + ", ".join(partition.SCENARIOS))
+    cut = scenario_of(scenario).cut
     if clients is not None and clients < 1:
         raise UserError(f"{clients} clients make no federation; ask for 1 or more")
     if public < 0:
@@ -113,10 +123,10 @@ def prepare(
         raise UserError(f"seed {seed} is negative; give one of 0 or more")
     try:
         if dataset not in data.NAMES and ready.is_ready(Path(dataset)):
-            if out is not None or scenario != "iid":
+            if out is not None or cut.name != "iid":
                 raise UserError(f"{dataset}: holds ready shards, used as they are; give a whole data set to split")
             return _ready(Path(dataset), clients, public)
-        shards = _cached(dataset, clients or DEFAULT_CLIENTS, seed, scenario, cache, public)
+        shards = _cached(dataset, clients or DEFAULT_CLIENTS, seed, cut, cache, public)
     except OSError as error:
         raise UserError(
             f"{error.filename or dataset}: {error.strerror}; check path, permissions and disk space"
@@ -124,16 +134,16 @@ def prepare(
     return shards if out is None else _copy(shards, out)
 
 
-def _cached(dataset: str, clients: int, seed: int, scenario: str, cache: Path | None, public: int) -> Shards:
-    question = [*data.version(dataset), str(clients), str(seed), scenario, *([f"public {public}"] if public else [])]
+def _cached(dataset: str, clients: int, seed: int, cut: Scenario, cache: Path | None, public: int) -> Shards:
+    question = [*data.version(dataset), str(clients), str(seed), cut.name, *([f"public {public}"] if public else [])]
     key = hashlib.sha256("\0".join(question).encode()).hexdigest()
     root = caching.folder(cache) / "shards"
-    folder = root / f"{Path(dataset).stem[:40]}-{clients}-{seed}-{scenario}-{key[:12]}"
+    folder = root / f"{Path(dataset).stem[:40]}-{clients}-{seed}-{'-'.join(part.name for part in cut.parts)}-{key[:12]}"
     if shards := _reuse(folder, key):
         return shards
     root.mkdir(exist_ok=True)
     with caching.lock(root / ".lock"):
-        return _reuse(folder, key) or _build(folder, key, data.load(dataset, cache), clients, seed, scenario, public)
+        return _reuse(folder, key) or _build(folder, key, data.load(dataset, cache), clients, seed, cut, public)
 
 
 def _ready(folder: Path, clients: int | None, public: int) -> Shards:
@@ -151,41 +161,25 @@ def _ready(folder: Path, clients: int | None, public: int) -> Shards:
         test_examples=found.test_examples,
         sha256=found.sha256,
         public_examples=found.public_examples,
+        scenario="ready",
     )
 
 
-def _hold_out(whole: data.Dataset, public: int, clients: int, seed: int) -> tuple[data.Dataset, Array]:
-    """The data set without so many of its training images, and these."""
-    examples = len(whole.y_train)
-    if public > examples - clients:
-        raise UserError(
-            f"{public} public examples are too many: {whole.name} has {examples} to train on, and {clients} clients "
-            f"need one each; hold out at most {max(examples - clients, 0)}"
-        )
-    chosen = np.zeros(examples, bool)
-    chosen[seeds.stream(seed, "public").choice(examples, public, replace=False)] = True
-    return replace(whole, x_train=whole.x_train[~chosen], y_train=whole.y_train[~chosen]), whole.x_train[chosen]
-
-
-def _build(folder: Path, key: str, whole: data.Dataset, clients: int, seed: int, scenario: str, public: int) -> Shards:
+def _build(folder: Path, key: str, whole: data.Dataset, clients: int, seed: int, cut: Scenario, public: int) -> Shards:
     """Cut the shards in a folder of their own, which then takes its name in one step."""
     if public:
-        whole, images = _hold_out(whole, public, clients, seed)
+        whole, images = hold_out(whole, public, clients, seed)
     try:
-        cut = partition.SCENARIOS[scenario](whole.y_train, clients, seed)
+        held = hold(whole, clients, seed, cut)
     except UserError as error:
         raise UserError(f"{public} public examples held out, {error}" if public else str(error)) from None
-    labels = [whole.y_train[indices] for indices in cut]
-    for client, mine in enumerate(labels):
-        if not mine.size:
-            raise UserError(f"client {client} of {clients} would hold no examples; ask for fewer clients")
-    counts = partition.label_counts(labels, whole.num_classes)
+    counts = partition.label_counts(held.labels, whole.num_classes)
     part = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
     try:
         header = Header(None, clients, whole.num_classes, whole.name, whole.scale)
         digest = ready.Digest()
-        for client, indices in enumerate(cut):
-            x, y = whole.x_train[indices], labels[client]
+        for client, y in enumerate(held.labels):
+            x = held.images(client)
             write_shard(part / shard_name(client), x, y, replace(header, client=client))
             digest.add(x, y)
         write_shard(part / TEST, whole.x_test, whole.y_test, header)
@@ -205,12 +199,16 @@ def _build(folder: Path, key: str, whole: data.Dataset, clients: int, seed: int,
             test_examples=len(whole.y_test),
             sha256=digest.hexdigest(),
             public_examples=public,
+            scenario=cut.name,
+            outliers=held.outliers,
+            flipped=held.flipped,
+            features=held.features,
         )
-        left_out = {"folder"} if public else {"folder", "public_examples"}
+        left_out = {"folder", "scenario", *(name for name in _OPTIONAL if not getattr(shards, name))}
         facts = {name: value for name, value in asdict(shards).items() if name not in left_out}
         index = facts | {
             "key": key,
-            "scenario": scenario,
+            "scenario": cut.name,
             "crc32": {name: _crc32(part / name) for name in _files(shards)},
         }
         (part / INDEX).write_text(json.dumps(index, indent=1) + "\n")
@@ -228,8 +226,7 @@ def _reuse(folder: Path, key: str) -> Shards | None:
         index = json.loads((folder / INDEX).read_text())
         checks = index.pop("crc32")
         known = index.pop("key")
-        index.pop("scenario")
-        index["input_shape"] = tuple(index["input_shape"])
+        index |= {name: tuple(index[name]) for name in _TUPLES if name in index}
         index["counts"] = _rows(index["counts"])
         shards = Shards(folder=folder, **index)
         whole = known == key and all(_crc32(folder / name) == checks[name] for name in _files(shards))

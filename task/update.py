@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 Arrays = list[np.ndarray]
+Memory = dict[str, Arrays]
+"""What a strategy remembers between rounds, by name."""
 
 
 @dataclass(frozen=True)
@@ -19,12 +21,14 @@ class Update:
         local_norm: a_i of FedNova (arXiv:2007.07481, section 3): the L1 norm of the weights with which the local
             gradients entered x - x_i, > 0; None where the optimizer defines none.
         client: the client's number (its partition id); None when unknown.
+        local_steps: tau_i, its optimizer steps of this round, > 0; None when unknown.
     """
 
     arrays: Arrays
     num_examples: int
     local_norm: float | None = None
     client: int | None = None
+    local_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Facts:
     train_loss: float | None = None
     seconds: float | None = None  # wall seconds of the whole fit call
     cpu_seconds: float | None = None  # CPU seconds of the client's process in it
+    accuracy_before: float | None = None  # of the global model on the client's own shard, 0..1
+    accuracy_after: float | None = None  # of the client's model after training, 0..1
     dp_epsilon: float | None = None  # of all noised updates that ever left the client, by its own accounting
 
 
@@ -50,7 +56,7 @@ def check_update(update: Update, like: Sequence[np.ndarray], *, strict_dtypes: b
     Raises:
         ValueError: without the client's name, which the caller knows better, for a wrong count of arrays, a wrong shape
             or dtype, a value that is not finite, num_examples that is no integer > 0, local_norm that is not
-            finite > 0.
+            finite > 0, local_steps that is no integer > 0.
     """
     n = update.num_examples
     if isinstance(n, bool) or not isinstance(n, int | np.integer):
@@ -60,6 +66,9 @@ def check_update(update: Update, like: Sequence[np.ndarray], *, strict_dtypes: b
     norm = update.local_norm
     if norm is not None and not (np.isfinite(norm) and norm > 0):
         raise ValueError(f"local_norm must be finite and > 0, not {norm!r}")
+    steps = update.local_steps
+    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps <= 0):
+        raise ValueError(f"local_steps must be an integer > 0, not {steps!r}")
     if len(update.arrays) != len(like):
         raise ValueError(f"{len(update.arrays)} arrays where the model has {len(like)}")
     for i, (array, expected) in enumerate(zip(update.arrays, like, strict=True)):

@@ -1,21 +1,36 @@
 """The only reader and writer of Flower messages' records: both ends agree here on keys and types."""
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any, cast
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from task.update import Arrays, Facts, Update
 
 # Flower's own strategies look for these keys; keep theirs.
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 NUM_EXAMPLES, DP_EPSILON = "num-examples", "dp-epsilon"
+MEASURE = "measure"  # in a train message's configuration: test on the own shard before and after training
+WORK_SHARE = "work-share"  # in a train message's configuration: make only this share of the planned local steps
+PROXIMAL_MU = "proximal-mu"  # in a train message's configuration: mu of FedProx
+CORRECTION = "correction"  # a record of arrays in a train message: what to add to every gradient (SCAFFOLD)
 NEEDS = "needs"  # in a train message's configuration: the fields of `Update` that the strategy needs beside the arrays
 # What a client may ever be asked for by it; other names are not answered.
-ASKABLE = {"num_examples": NUM_EXAMPLES, "local_norm": "local-norm"}
+ASKABLE = {"num_examples": NUM_EXAMPLES, "local_norm": "local-norm", "local_steps": "local-steps"}
 # The documented facts of a reply: nothing else leaves a client (`client.privacy`).
-TRAIN_FACTS = (NUM_EXAMPLES, "client", "local-steps", "local-norm", "train-loss", "seconds", "cpu-seconds")
+TRAIN_FACTS = (
+    NUM_EXAMPLES,
+    "client",
+    "local-steps",
+    "local-norm",
+    "train-loss",
+    "seconds",
+    "cpu-seconds",
+    "accuracy-before",
+    "accuracy-after",
+)
 EVALUATE_FACTS = (NUM_EXAMPLES, "client", "loss", "accuracy")
 
 PROCESS_HEADER = "x-fedarena-process"  # drawn at random at a client's start; tells two processes of one client apart
@@ -37,12 +52,27 @@ def array_bytes(message: Message) -> int:
     """Bytes of the model arrays in a message, 0 for an error reply."""
     if not message.has_content():
         return 0
-    return sum(len(array.data) for part in message.content.array_records.values() for array in part.values())
+    return sum(map(record_bytes, message.content.array_records.values()))
+
+
+def record_bytes(arrays: ArrayRecord) -> int:
+    """Bytes of arrays as they are sent."""
+    return sum(len(array.data) for array in arrays.values())
 
 
 def read(message: Message) -> tuple[Arrays, Scalars]:
     """Client side: the global arrays and the configuration of a train or evaluate message."""
     return arrays_of(message.content.array_records[ARRAYS]), dict(message.content.config_records[CONFIG])
+
+
+def correction_of(message: Message) -> dict[int, np.ndarray]:
+    """Client side: what a train message tells to add to the gradients, by the position of the array; mostly nothing.
+
+    Raises:
+        ValueError: for a name that is no position.
+    """
+    sent = message.content.array_records.get(CORRECTION) or ArrayRecord()
+    return {int(position): array.numpy() for position, array in sent.items()}
 
 
 def reply(message: Message, arrays: Arrays, num_examples: int, facts: Mapping[str, Any]) -> Message:
@@ -88,13 +118,15 @@ def read_reply(message: Message) -> tuple[Update, Facts]:
     if not isinstance(client, int | None):
         raise ValueError(f"client must be an integer, not {client!r}")
     # A rule that needs the number never sees the 1: the gate refuses replies without it (`strategies.base.screen`).
-    update = Update(arrays, facts.get(NUM_EXAMPLES, 1), facts.get("local-norm"), client)
+    update = Update(arrays, facts.get(NUM_EXAMPLES, 1), facts.get("local-norm"), client, facts.get("local-steps"))
     return update, Facts(
         num_examples=facts.get(NUM_EXAMPLES),
         local_steps=facts.get("local-steps"),
         train_loss=facts.get("train-loss"),
         seconds=facts.get("seconds"),
         cpu_seconds=facts.get("cpu-seconds"),
+        accuracy_before=facts.get("accuracy-before"),
+        accuracy_after=facts.get("accuracy-after"),
         dp_epsilon=facts.get(DP_EPSILON),
     )
 
@@ -102,6 +134,38 @@ def read_reply(message: Message) -> tuple[Update, Facts]:
 def train_message(node: int, arrays: ArrayRecord, config: ConfigRecord) -> Message:
     """A train message, as Flower's strategies make it."""
     return Message(RecordDict({ARRAYS: arrays, CONFIG: config}), dst_node_id=node, message_type="train")
+
+
+def with_arrays(message: Message, arrays: Arrays) -> Message:
+    """The same reply with other arrays under the same keys; the one that came stays as it is."""
+    ((name, came),) = message.content.array_records.items()
+    sent = ArrayRecord({key: Array(array) for key, array in zip(came, arrays, strict=True)})
+    turned = copy(message)  # a reply that answers the same message, from the same node
+    turned.content = RecordDict({**message.content, name: sent})
+    return turned
+
+
+def with_config(message: Message, values: Mapping[str, Any]) -> Message:
+    """The same train message with other values in its configuration, which Flower's strategies share between nodes."""
+    return _with(
+        message, CONFIG, ConfigRecord({**message.content.config_records.get(CONFIG, ConfigRecord()), **values})
+    )
+
+
+def with_correction(message: Message, correction: Mapping[int, np.ndarray]) -> Message:
+    """The same train message with arrays to be added to the gradients, by the position of the array in the model."""
+    return _with(message, CORRECTION, ArrayRecord({str(i): Array(array) for i, array in correction.items()}))
+
+
+def _with(message: Message, name: str, part: ArrayRecord | ConfigRecord) -> Message:
+    metadata = message.metadata
+    changed = Message(
+        RecordDict({**message.content, name: part}),
+        dst_node_id=metadata.dst_node_id,
+        message_type=metadata.message_type,
+    )
+    changed.metadata.group_id = metadata.group_id
+    return changed
 
 
 def train_config(values: Mapping[str, Any]) -> ConfigRecord:

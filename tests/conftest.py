@@ -57,3 +57,19 @@ def run_sim(
         timeout=timeout,
         check=False,
     )
+
+
+def on_the_oldest_processor(module: str, function: str) -> str:
+    """What a test module's function returns where kernels have short vectors and no fused multiply-add."""
+    script = f"""
+import llvmlite.binding as llvm
+llvm.get_host_cpu_name = lambda: ""
+def unknown(): raise RuntimeError
+llvm.get_host_cpu_features = unknown
+from {module} import {function}
+print({function}())
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT / "tests", env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.split()[-1]

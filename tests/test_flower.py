@@ -8,7 +8,8 @@ from inline_grid import InlineGrid, mover
 
 from strategies import REGISTRY, Update, aggregate
 from strategies.base import conform, screen
-from strategies.specify import make_strategy, needs_local_norm
+from strategies.memory import MemoryShell
+from strategies.specify import make_strategy
 from task import wire
 from task.errors import UserError
 
@@ -17,15 +18,18 @@ X = [np.ones((2, 3), np.float32), np.array(0.5, np.float32)]
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_runs_in_flowers_own_start_and_gives_what_aggregate_gives(name):
-    steps, examples, norms = [1.0, 2.0, 6.0], [10, 20, 30], [1.0, 2.0, 3.0]
-    clients = {k: mover(steps[k], examples[k], norms[k], k) for k in range(3)}
+    steps, examples, norms = [1.0, 2.0, 6.0, 7.0], [10, 20, 30, 40], [1.0, 2.0, 3.0, 4.0]
+    clients = {k: mover(steps[k], examples[k], norms[k], k) for k in range(4)}
     strategy = REGISTRY[name]()
     assert isinstance(strategy, Strategy)
     result = strategy.start(InlineGrid(clients), wire.record(X), num_rounds=2)
-    expected = X
+    expected, memory = X, {}
     for _ in range(2):
-        updates = [Update([a + np.float32(steps[k]) for a in expected], examples[k], norms[k], k) for k in range(3)]
-        expected = aggregate(name, expected, updates)
+        updates = [Update([a + np.float32(steps[k]) for a in expected], examples[k], norms[k], k) for k in range(4)]
+        if issubclass(REGISTRY[name], MemoryShell):
+            expected, memory = REGISTRY[name].step(expected, updates, memory)
+        else:
+            expected = aggregate(name, expected, updates)
     got = wire.arrays_of(result.arrays)
     assert [a.tobytes() for a in got] == [a.tobytes() for a in expected]
     assert [a.dtype for a in got] == [np.float32, np.float32]
@@ -148,12 +152,6 @@ def test_a_strategy_that_does_not_do_is_one_clear_line(specification, says):
         make_strategy(specification)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_who_needs_the_norm():
-    assert needs_local_norm("fednova")
-    assert not needs_local_norm("weighted")
-    assert not needs_local_norm("flwr.serverapp.strategy.FedAdam")
 
 
 def test_conform_brings_results_back_to_the_models_dtypes():

@@ -1,17 +1,15 @@
 """Kernels against NumPy, exact fractions, and themselves in another order, in pieces, on another processor."""
 
 import hashlib
-import subprocess
-import sys
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from itertools import product
-from pathlib import Path
 from statistics import median as middle_of
 
 import numpy as np
 import pytest
+from conftest import on_the_oldest_processor
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +18,6 @@ from strategies.kernels.arrays import GRAIN
 from strategies.kernels.networks import middle_network
 
 FLOATS = [np.float32, np.float64]
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def bits(array):
@@ -469,17 +466,7 @@ def many_results():
 
 
 def test_another_processor_gives_the_same_bits():
-    # The oldest of this kind: short vectors, and no fused multiply-add.
-    script = """
-import llvmlite.binding as llvm
-llvm.get_host_cpu_name = lambda: ""
-def unknown(): raise RuntimeError
-llvm.get_host_cpu_features = unknown
-from tests.test_kernels import many_results
-print(many_results())
-"""
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.split()[-1] == many_results()
+    assert on_the_oldest_processor("test_kernels", "many_results") == many_results()
 
 
 def test_threads_may_compile_and_run_at_once():

@@ -2,17 +2,19 @@
 
 import numpy as np
 import pytest
+from flwr.app import ConfigRecord, Context, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
 from client.batches import plan
-from client.engine import Engine
+from client.engine import Engine, engine_for
 from client.local_norm import local_norm
-from client.trainer import ShardClient, training_of
+from client.trainer import ShardClient, share_of, training_of
 from task.config import Training
+from task.errors import UserError
 from task.evaluation import resident
 from task.model import build_model, initial_arrays
-from task.shardfile import shard_name
+from task.shardfile import Header, shard_name, write_shard
 from task.shards import prepare
 
 
@@ -62,7 +64,9 @@ def test_batches_depend_on_seed_round_and_client_alone():
 # The engine against a plain Keras loop ------------------------------------------------------------------------------
 
 
-def plain_keras(optimizer: str, config: dict, x: np.ndarray, y: np.ndarray, batches) -> list[np.ndarray]:
+def plain_keras(
+    optimizer: str, config: dict, x: np.ndarray, y: np.ndarray, batches, correction=None
+) -> list[np.ndarray]:
     """The same local training, one eager step after the other."""
     import keras
     import tensorflow as tf
@@ -74,7 +78,10 @@ def plain_keras(optimizer: str, config: dict, x: np.ndarray, y: np.ndarray, batc
         with tf.GradientTape() as tape:
             output = model(x[pick], training=True)
             loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(y[pick], output, from_logits=True))
-        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+        gradients = tape.gradient(loss, model.trainable_variables)
+        if correction:
+            gradients = [g + correction.get(i, 0.0) for i, g in enumerate(gradients)]
+        optimizer.apply(gradients, model.trainable_variables)
     return model.get_weights()
 
 
@@ -124,6 +131,49 @@ def test_proximal_term_pulls_towards_the_global_model(tiny):
     assert drift(1.0) < 0.5 * drift(0.0)
 
 
+def test_engine_adds_the_correction_to_every_gradient_and_others_never_meet_it(tiny):
+    engine, training = Engine("mlp", (4, 4, 1), 3, Training()), Training(learning_rate=0.1)
+    start = initial_arrays(build_model("mlp", (4, 4, 1), 3, 5))
+    batches = plan(30, 8, 2, None, seed=0, server_round=1, client=0)
+    random = np.random.default_rng(1)
+    correction = {i: random.normal(0, 0.1, start[i].shape).astype(np.float32) for i in range(len(start) - 1)}
+
+    def train(plus):
+        new, loss = engine.train(start, *resident(*tiny), batches, seed=0, server_round=1, client=0, correction=plus)
+        return [a.tobytes() for a in new], loss, new
+
+    plain = train(None)
+    assert engine._train_corrected.experimental_get_tracing_count() == 0
+    corrected = train(correction)
+    assert train({0: np.zeros_like(start[0])})[:2] == train({})[:2] == plain[:2]
+    assert train(correction)[:2] == corrected[:2]
+    assert train({i: 2 * c for i, c in correction.items()})[0] != corrected[0]
+    assert engine._train_corrected.experimental_get_tracing_count() == 1
+    assert engine._train.experimental_get_tracing_count() == 1
+    config = {"learning_rate": training.learning_rate}
+    expected = plain_keras("sgd", config, *tiny, batches, correction)
+    for ours, theirs, without in zip(corrected[2], expected, plain[2], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-6)
+        assert not np.allclose(ours, without, rtol=2e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("place", [0, 99, -1])
+def test_engine_refuses_a_correction_of_another_model(place, tiny):
+    wrong = {place: np.zeros(7, np.float32)}
+    engine = engine_for("mlp", (4, 4, 1), 3, Training())
+    batches = plan(30, 8, 1, None, seed=0, server_round=1, client=0)
+    with pytest.raises(ValueError, match="does not fit the model"):
+        engine.train(engine.initial, *resident(*tiny), batches, seed=0, server_round=1, client=0, correction=wrong)
+
+
+def test_clients_with_unequal_work_share_an_engine():
+    one = engine_for("mlp", (4, 4, 1), 3, Training())
+    assert one is engine_for("mlp", (4, 4, 1), 3, Training(epochs=4, batch_size=7))
+    assert one is engine_for("mlp", (4, 4, 1), 3, Training(steps=2))
+    assert one is not engine_for("mlp", (4, 4, 1), 3, Training(learning_rate=0.2))
+    assert one is not engine_for("mlp", (4, 4, 1), 3, Training(), 0.1)
+
+
 def test_engine_refuses_arrays_of_another_model(tiny):
     engine = Engine("mlp", (4, 4, 1), 3, Training())
     batches = plan(30, 8, 1, None, seed=0, server_round=1, client=0)
@@ -146,6 +196,11 @@ def nothing():
 
 def broken():
     raise RuntimeError("no such luck")
+
+def constant(input_shape, num_classes):
+    # On black images the gradient of the kernel is 1 everywhere and always: cross-entropy says nothing.
+    dense = keras.layers.Dense(num_classes, use_bias=False, kernel_regularizer=keras.ops.sum)
+    return keras.Sequential([keras.Input(input_shape), keras.layers.Flatten(), dense])
 
 def narrow(input_shape):
     return keras.Sequential([keras.Input(input_shape), keras.layers.Flatten(), keras.layers.Dense(2)])
@@ -179,6 +234,22 @@ def test_own_model_with_batchnorm_and_dropout(tiny):
 
 
 @pytest.mark.usefixtures("own_model")
+@pytest.mark.parametrize(("momentum", "mu", "steps"), [(0, 0, 5), (0.9, 0, 3), (0.5, 0, 7), (0, 0.5, 3), (0, 4, 6)])
+def test_local_norm_is_how_far_a_constant_gradient_moves_the_real_model(momentum, mu, steps):
+    training = Training(learning_rate=0.1, momentum=momentum)
+    engine = Engine("own_model:constant", (2, 2, 1), 3, training, mu)
+    black = resident(np.zeros((4, 2, 2, 1), np.float32), np.zeros(4, np.int32))
+    batches = plan(4, 4, 1, steps, seed=0, server_round=1, client=0)
+    start = [np.full((4, 3), 0.25, np.float32)]
+    where = {"seed": 0, "server_round": 1, "client": 0}
+    [end], _ = engine.train(start, *black, batches, **where)
+    norm = local_norm(steps, momentum, 0.1, mu)
+    np.testing.assert_allclose((start[0] - end) / 0.1, np.full((4, 3), norm), rtol=1e-5)
+    [further], _ = engine.train(start, *black, batches, **where, correction={0: np.full((4, 3), 2, np.float32)})
+    np.testing.assert_allclose((start[0] - further) / 0.1, np.full((4, 3), 3 * norm), rtol=1e-5)
+
+
+@pytest.mark.usefixtures("own_model")
 @pytest.mark.parametrize(
     ("name", "says"),
     [
@@ -191,8 +262,6 @@ def test_own_model_with_batchnorm_and_dropout(tiny):
     ],
 )
 def test_a_model_that_does_not_do_is_one_clear_line(name, says):
-    from task.errors import UserError
-
     with pytest.raises(UserError, match=says) as caught:
         build_model(name, (4, 4, 1), 3)
     assert "\n" not in str(caught.value)
@@ -224,6 +293,92 @@ def test_client_trains_on_its_own_shard_and_reports_the_facts(small_data, tmp_pa
     assert loss < client.evaluate(start, config)[0]
     _, _, without = client.fit(start, {"optimizer": "adam", "model": "mlp"})
     assert "local_norm" not in without
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    """A client with 30 random images of 3 classes."""
+    random = np.random.default_rng(0)
+    file = tmp_path_factory.mktemp("shards") / shard_name(2)
+    x = random.integers(0, 256, (30, 4, 4), dtype=np.uint8)
+    write_shard(file, x, np.arange(30) % 3, Header(client=2, clients=3, num_classes=3, scale=255.0))
+    return ShardClient(file)
+
+
+CONFIG = {"epochs": 2, "batch_size": 8, "model": "mlp", "seed": 0, "server-round": 1}
+
+
+def test_measuring_tells_the_accuracies_and_changes_nothing_else(client):
+    start = initial_arrays(build_model("mlp", (4, 4, 1), 3))
+    new, _, facts = client.fit(start, CONFIG)
+    same, _, measured = client.fit(start, {**CONFIG, "measure": True})
+    assert [a.tobytes() for a in new] == [a.tobytes() for a in same]
+    assert measured.keys() - facts.keys() == {"accuracy_before", "accuracy_after"}
+    assert measured["accuracy_before"] == client.evaluate(start, CONFIG)[2]["accuracy"]
+    assert measured["accuracy_after"] == client.evaluate(new, CONFIG)[2]["accuracy"]
+    assert client.fit(start, {**CONFIG, "measure": False})[2].keys() == facts.keys()
+    # What was received is tested, also where training begins elsewhere.
+    apart = client.fit(start, {**CONFIG, "measure": True, "init": "independent"})[2]
+    assert apart["accuracy_before"] == measured["accuracy_before"]
+
+
+@pytest.mark.parametrize(("share", "steps"), [(1.0, 8), (1, 8), (0.99, 7), (0.5, 4), (0.2, 1), (0.001, 1)])
+def test_a_share_of_the_work_is_the_first_steps_of_all(share, steps, client):
+    planned = plan(30, 8, 2, None, seed=0, server_round=1, client=2)
+    part = share_of(planned, share)
+    assert planned.steps == 8
+    assert part.starts.tolist() == planned.starts[:steps].tolist()
+    assert part.ends.tolist() == planned.ends[:steps].tolist()
+    start = initial_arrays(build_model("mlp", (4, 4, 1), 3))
+    new, examples, facts = client.fit(start, {**CONFIG, "work-share": share})
+    assert (examples, facts["local_steps"], facts["local_norm"]) == (30, steps, steps)
+    if share == 0.5:  # 4 steps are one epoch
+        assert [a.tobytes() for a in new] == [a.tobytes() for a in client.fit(start, {**CONFIG, "epochs": 1})[0]]
+
+
+@pytest.mark.parametrize("share", [0, -0.5, 1.5, float("nan")])
+def test_a_share_that_is_none_is_refused(share, client):
+    start = initial_arrays(build_model("mlp", (4, 4, 1), 3))
+    with pytest.raises(UserError, match="work-share must be above 0 and at most 1"):
+        client.fit(start, {**CONFIG, "work-share": share})
+
+
+@pytest.mark.parametrize("other", [{"momentum": 0.9}, {"optimizer": "adam"}])
+def test_gradients_are_corrected_for_plain_sgd_alone(other, client):
+    start = initial_arrays(build_model("mlp", (4, 4, 1), 3))
+    correction = {0: np.ones_like(start[0])}
+    with pytest.raises(UserError, match="defined for plain sgd without momentum"):
+        client.fit(start, {**CONFIG, **other}, correction)
+    client.fit(start, {**CONFIG, **other}, {})
+
+
+def test_scaffold_with_the_real_client(client):
+    """The app reads the correction of its message; what the server makes of the reply is the mean gradient."""
+    from inline_grid import InlineGrid, mover
+
+    from client.app import app
+    from strategies.specify import make_strategy
+    from task import wire
+
+    class Real(InlineGrid):
+        def _answer(self, message):
+            node = {"shard": str(client._file), "partition-id": 2}
+            return app(message, Context(run_id=1, node_id=100, node_config=node, state=RecordDict(), run_config={}))
+
+    grid, strategy = Real({0: mover(0)}), make_strategy("scaffold:learning_rate=1")
+    x = start = initial_arrays(build_model("mlp", (4, 4, 1), 3))
+    strategy.memory = {"c": [np.zeros_like(a) for a in start], "client-0": [np.full_like(a, 0.01) for a in start]}
+    strategy.clients = {100: 0, 101: 1}
+    config = ConfigRecord({**CONFIG, "learning_rate": 0.1})
+    [message] = strategy.configure_train(1, wire.record(x), config, grid)
+    arrays, _ = strategy.aggregate_train(1, grid.send_and_receive([message]))
+    expected, _, _ = client.fit(start, CONFIG, {i: np.full_like(a, -0.01) for i, a in enumerate(start)})
+    new = wire.arrays_of(arrays)
+    assert [a.tobytes() for a in new] == [a.tobytes() for a in expected]
+    assert [a.tobytes() for a in new] != [a.tobytes() for a in client.fit(start, CONFIG)[0]]
+    for before, after, own, c in zip(start, new, strategy.memory["client-0"], strategy.memory["c"], strict=True):
+        np.testing.assert_allclose(own, (before - after) / (8 * 0.1) + 0.01, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(c, (own - np.float32(0.01)) / 2, rtol=1e-4, atol=1e-6)
 
 
 def test_training_of_ignores_what_is_not_its_own():

@@ -42,10 +42,22 @@ NEEDS = {
     "fedmedian": [],
     "weighted": ["num_examples"],
     "fednova": ["num_examples", "local_norm"],
+    "fednova:mu=0.1": ["num_examples", "local_norm", "local_steps"],
+    "scaffold": ["local_norm"],
     OTHERS: ["num_examples"],
 }
 X = [np.zeros((2, 2), np.float32), np.array(0.5, np.float32)]
-FACTS = {"client": 3, "local_steps": 4, "local_norm": 4.0, "train_loss": 0.25, "seconds": 0.5, "cpu_seconds": 0.25}
+FACTS = {
+    "client": 3,
+    "local_steps": 4,
+    "local_norm": 4.0,
+    "train_loss": 0.25,
+    "seconds": 0.5,
+    "cpu_seconds": 0.25,
+    "accuracy_before": 0.5,
+    "accuracy_after": 0.75,
+}
+OF_THE_DATA = {"train-loss", "accuracy-before", "accuracy-after"}
 DP = {"dp": "clip=0.5,noise=1.0"}
 
 
@@ -215,7 +227,7 @@ def test_minimal_facts_of_the_real_client(name, shard):
     folder, x = shard
     node = {"shard": str(folder / shard_name(0)), "partition-id": 0}
     open_grid, shut_grid = OneClient(app, **node), OneClient(app, **node, facts="minimal")
-    (final, notes), (same, minimal_notes) = play(name, open_grid), play(name, shut_grid)
+    (final, notes), (same, minimal_notes) = (play(name, grid, measure=True) for grid in (open_grid, shut_grid))
     assert [a.tobytes() for a in final] == [a.tobytes() for a in same]
     [reply], [minimal] = open_grid.replies, shut_grid.replies
     assert set(minimal.content) == {"arrays", "metrics"}
@@ -223,7 +235,8 @@ def test_minimal_facts_of_the_real_client(name, shard):
     assert facts_in(reply) == set(wire.TRAIN_FACTS)
     assert rows_in(everything(minimal), x) == rows_in(everything(reply), x) == 0
     assert b"local-steps" in everything(reply)
-    assert b"local-steps" not in everything(minimal)
+    assert (b"local-steps" in everything(minimal)) == ("local_steps" in NEEDS[name])
+    assert b"accuracy" not in everything(minimal)
     assert [row.num_examples for row in notes.clients] == [24]
     assert [row.num_examples for row in minimal_notes.clients] == [24 if "num_examples" in NEEDS[name] else None]
     assert [row.status for row in minimal_notes.clients] == ["ok"]
@@ -242,7 +255,7 @@ def test_the_real_client_under_dp_and_minimal_facts(shard, tmp_path):
     ledger = tmp_path / "ledger.json"
     node = {"shard": str(folder / shard_name(0)), "partition-id": 0, "facts": "minimal", "dp-ledger": str(ledger), **DP}
     grids = [OneClient(app, **node) for _ in range(2)]
-    (one, notes), (other, _) = play("fedavg", grids[0]), play("fedavg", grids[1])
+    (one, notes), (other, _) = (play("fedavg", grid, measure=True) for grid in grids)
     assert facts_in(grids[0].replies[0]) == {"dp-epsilon"}
     assert rows_in(everything(grids[0].replies[0]), x) == 0
     assert [row.status for row in notes.clients] == ["ok"]
@@ -266,9 +279,13 @@ def test_by_default_the_documented_facts_leave_and_nothing_else():
     [
         ({"needs": ["num_examples"]}, {"num-examples"}),
         ({"needs": ["local_norm", "num_examples"]}, {"num-examples", "local-norm"}),
+        ({"needs": ["local_steps"]}, {"local-steps"}),
         ({"needs": []}, set()),
         ({}, set()),  # a server that does not say what it needs
-        ({"needs": ["train_loss", "seconds", "secret"]}, set()),  # a server that asks for what is nobody's need
+        (
+            {"needs": ["train_loss", "seconds", "secret", "accuracy_before"], "measure": True},
+            set(),
+        ),  # a server that asks for what is nobody's need
         ({"needs": "num_examples and local_norm"}, set()),
     ],
 )
@@ -346,12 +363,12 @@ def test_a_misspelt_way_of_errors_is_the_strict_one(caplog):
 # Clipping and noise -------------------------------------------------------------------------------------------------
 
 
-def test_dp_reply_keeps_the_layout_says_epsilon_and_leaves_out_the_loss(tmp_path):
+def test_dp_reply_keeps_the_layout_says_epsilon_and_leaves_out_figures_of_the_data(tmp_path):
     node = context(**DP, **{"dp-ledger": str(tmp_path / "ledger")})
     reply = app_of()(message(), node)
     arrays = wire.arrays_of(reply.content[wire.ARRAYS])
     assert [(a.shape, a.dtype) for a in arrays] == [(x.shape, x.dtype) for x in X]
-    assert facts_in(reply) == set(wire.TRAIN_FACTS) - {"train-loss"} | {"dp-epsilon"}
+    assert facts_in(reply) == set(wire.TRAIN_FACTS) - OF_THE_DATA | {"dp-epsilon"}
     assert wire.read_reply(reply)[1].dp_epsilon == epsilon({1.0: 1}, 1e-5)
     again = wire.read_reply(app_of()(message(), node))
     assert again[1].dp_epsilon == epsilon({1.0: 2}, 1e-5)

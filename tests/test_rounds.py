@@ -2,12 +2,14 @@
 
 import threading
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from inline_grid import InlineGrid, mover
 
 from server import checkpoint
+from server.conditions import Fate
 from server.contest import FINISHED, Contest, Start
 from server.federation import Federation
 from server.results import Entry
@@ -24,13 +26,16 @@ class Notes:
 
     def __init__(self):
         self.clients, self.rounds, self.models, self.ends = [], [], [], {}
+        self.memories, self.local = [], []
 
     def client(self, row, verdict):
         self.clients.append(row)
 
-    def round(self, row, arrays):
+    def round(self, row, arrays, memory, local):
         self.rounds.append(row)
         self.models.append(arrays)
+        self.memories.append(memory)
+        self.local += local
 
     def reached(self, milestone): ...
 
@@ -162,6 +167,7 @@ def test_means_hold_one_model_and_not_one_per_client(monkeypatch):
         return update, facts
 
     monkeypatch.setattr(wire, "read_reply", remember)
+    monkeypatch.setattr("server.drift._KEPT_BYTES", 0)  # what it keeps for the cosines of small models
     most = {}
     for strategy in ("fedavg", "weighted", "fednova", "fedmedian"):
         received_ever: list[None] = []
@@ -206,22 +212,99 @@ def test_a_contest_goes_on_from_where_each_contestant_was():
     assert contest.endings[whole.entry].ended == FINISHED
 
 
+# Scenarios ----------------------------------------------------------------------------------------------------------
+
+
+class Planned:
+    """Conditions that are written down: by round and client."""
+
+    def __init__(self, fates):
+        self.fates = fates
+        self.attackers = frozenset()
+
+    def fate(self, server_round, client):
+        return self.fates.get((server_round, client), Fate())
+
+    def turn(self, server_round, x, replies, client_of):
+        yield from replies
+
+
+@pytest.mark.parametrize("strategy", ["weighted", "flwr.serverapp.strategy.FedAvg"])
+def test_who_misses_a_round_is_named_and_the_others_work_as_planned(strategy):
+    grid = InlineGrid({k: mover(k + 1, number=k) for k in range(3)})
+    fates = {
+        (1, 0): Fate(missed="dropout"),
+        (1, 1): Fate(epochs=4),
+        (2, 1): Fate(late="too slow"),
+        (2, 2): Fate(share=0.5),
+    }
+    chosen, notes = replace(contestant(grid, strategy), conditions=Planned(fates)), Notes()
+    final = run_rounds(chosen, X, 0, 3, notes, Stop())
+    assert list(map(sorted, grid.asked)) == [[101, 102], [100, 102], [100, 101, 102]]
+    told = [(config["server-round"], config["epochs"], config.get("work-share", 1)) for config in grid.configs]
+    assert sorted(told) == [(1, 1, 1), (1, 4, 1), (2, 1, 0.5), (2, 1, 1), (3, 1, 1), (3, 1, 1), (3, 1, 1)]
+    assert final[0][0, 0] == np.float32(2.5 + 2 + 2)
+    absent = [(r.round, r.client, r.status, r.reason) for r in notes.clients if r.status != "ok"]
+    assert absent == [(1, 0, "failed", "dropout"), (2, 1, "failed", "too slow")]
+    sent = notes.rounds[3].bytes_down // 3
+    assert [row.bytes_down // sent for row in notes.rounds] == [0, 2, 3, 3]  # who is late got the model
+    assert [(row.clients_ok, row.clients_rejected) for row in notes.rounds] == [(0, 0), (2, 1), (2, 1), (3, 0)]
+
+
+def test_a_round_that_all_miss_leaves_the_model_as_it_was():
+    grid = InlineGrid({k: mover(1, number=k) for k in range(2)})
+    chosen, notes = contestant(grid), Notes()
+    fates = {(2, 0): Fate(missed="gone"), (2, 1): Fate(missed="gone")}
+    final = run_rounds(replace(chosen, conditions=Planned(fates)), X, 0, 3, notes, Stop())
+    assert final[0][0, 0] == 2
+    assert [row.clients_ok for row in notes.rounds] == [0, 2, 0, 2]
+    assert notes.rounds[2].test_accuracy == notes.rounds[1].test_accuracy
+
+
+def test_clients_measure_themselves_in_the_rounds_that_are_asked_for():
+    grid = InlineGrid({0: mover(1), 1: mover(3, number=1)})
+    run_rounds(replace(contestant(grid), measures=lambda number: number == 2), X, 0, 3, Notes(), Stop())
+    assert [config.get("measure", False) for config in grid.configs] == [False] * 2 + [True] * 2 + [False] * 2
+
+
+def test_drift_is_told_beside_the_global_step():
+    grid = InlineGrid({0: mover(3, number=0), 1: mover(-1, number=1)})
+    notes = Notes()
+    run_rounds(contestant(grid), X, 0, 1, notes, Stop())
+    assert [(row.client, row.update_norm, row.cosine) for row in notes.local] == [
+        (0, pytest.approx(6), pytest.approx(1)),  # four values moved by 3; the mean moved by +1
+        (1, pytest.approx(2), pytest.approx(-1)),
+    ]
+
+
 # Checkpoints --------------------------------------------------------------------------------------------------------
 
 
 def test_checkpoints_keep_the_last_two_and_pass_over_a_torn_one(tmp_path):
     for server_round in range(12):
-        checkpoint.save(tmp_path, "iid-fedavg-seed1", server_round, [np.full(3, server_round, np.float32), *X])
-    checkpoint.save(tmp_path, "iid-fedavg-seed11", 99, X)
+        checkpoint.save(tmp_path, "iid-fedavg-seed1", server_round, [np.full(3, server_round, np.float32), *X], {})
+    checkpoint.save(tmp_path, "iid-fedavg-seed11", 99, X, {})
     assert len(list(tmp_path.iterdir())) == 3
-    server_round, arrays = checkpoint.load_latest(tmp_path, "iid-fedavg-seed1")
-    assert (server_round, arrays[0].tolist()) == (11, [11, 11, 11])
+    server_round, arrays, memory = checkpoint.load_latest(tmp_path, "iid-fedavg-seed1")
+    assert (server_round, arrays[0].tolist(), memory) == (11, [11, 11, 11], {})
     newest = tmp_path / "iid-fedavg-seed1.000011.npz"
     whole = newest.read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", whole.replace(np.float32(11).tobytes(), np.float32(12).tobytes())):
         newest.write_bytes(damaged)
         assert checkpoint.load_latest(tmp_path, "iid-fedavg-seed1")[0] == 10
     assert checkpoint.load_latest(tmp_path, "iid-fedmedian-seed1") is None
+
+
+def test_a_checkpoint_holds_what_the_strategy_remembers(tmp_path):
+    memory = {"c": [np.arange(4.0), np.array(3, np.int64)], "client-3": X, "none": []}
+    checkpoint.save(tmp_path, "iid-scaffold-seed0", 2, X, memory)
+    saved = checkpoint.load_latest(tmp_path, "iid-scaffold-seed0")
+    assert saved.memory.keys() == memory.keys()
+    for name, arrays in memory.items():
+        assert [(a.dtype, a.shape, a.tolist()) for a in saved.memory[name]] == [
+            (a.dtype, a.shape, a.tolist()) for a in arrays
+        ]
+    assert [a.tolist() for a in saved.arrays] == [a.tolist() for a in X]
 
 
 def test_digest_is_over_c_order_bytes():

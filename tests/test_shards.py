@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from task import data, shards, split
+from task import data, split
 from task.errors import UserError
 from task.shards import load_public, load_shard, load_test, prepare, read_header
 
@@ -149,11 +149,14 @@ def test_the_command_refuses_in_one_line(whole, tmp_path, arguments, word):
 
 
 def test_finding_cached_shards_imports_nothing_heavy():
-    prepare("digits", 5, 0)
+    names = ("iid", "label-skew+feature-skew:kind=rotation")
+    for name in names:
+        prepare("digits", 5, 0, name)
+    heavy = ("sklearn", "scipy", "mlxtend", "keras", "tensorflow", "pandas", "flwr_datasets", "datasets", "matplotlib")
     code = (
-        "import sys; from task.shards import *; folder = prepare('digits', 5, 0).folder\n"
-        "load_shard(folder, 2), load_test(folder)\n"
-        "print([m for m in ('sklearn', 'scipy', 'mlxtend', 'keras', 'tensorflow', 'pandas') if m in sys.modules])"
+        f"import sys; from task.shards import *\nfor name in {names}:\n"
+        "    folder = prepare('digits', 5, 0, name).folder\n    load_shard(folder, 2), load_test(folder)\n"
+        f"print([m for m in {heavy} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
@@ -267,14 +270,9 @@ def test_the_index_leaves_out_local_paths(whole, ready):
     assert json.loads(text)["counts"] == [list(row) for row in prepare(whole, 3, 0).counts]
 
 
-def test_unknown_scenario_and_no_examples(whole, monkeypatch):
-    refuse(["no scenario 'iiid'", "iid"], whole, 3, 0, "iiid")
-
-    def lopsided(labels, clients, seed):
-        return [np.arange(len(labels)), *[np.arange(0)] * (clients - 1)]
-
-    monkeypatch.setitem(shards.partition.SCENARIOS, "lopsided", lopsided)
-    refuse(["client 1 of 3 would hold no examples"], whole, 3, 0, "lopsided")
+def test_an_unknown_scenario_is_refused(whole, ready):
+    for dataset in (whole, str(ready)):
+        refuse(["no scenario 'iiid'", "did you mean 'iid'?"], dataset, 3, 0, "iiid")
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,43 +1,12 @@
 """What each method gives over all seeds: means, with intervals where several seeds allow one."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 
 from server.oneshot.combination import LOCAL, MEAN_LOCAL, METHODS, Combination, Row
-
-_LEVEL = 0.975  # of the t distribution; both sides together leave 5 %
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds.
-
-    Attributes:
-        mean: in the unit of the values.
-        half: the 95 % t-interval is mean - half .. mean + half; None with one seed, which has no interval.
-        seeds: how many values there were, >= 1.
-    """
-
-    mean: float
-    half: float | None
-    seeds: int
-
-    @property
-    def clear(self) -> bool:
-        """Whether the interval lies on one side of zero; never with one seed."""
-        return self.half is not None and abs(self.mean) > self.half
-
-
-def estimate(values: Sequence[float]) -> Estimate:
-    """Mean and 95 % interval of Student's t over seeds; at least one value, all finite."""
-    mean, seeds = fmean(values), len(values)
-    if seeds < 2:
-        return Estimate(mean, None, seeds)
-    from scipy.special import stdtrit  # the quantile alone: scipy.stats takes half a second to import
-
-    return Estimate(mean, float(stdtrit(seeds - 1, _LEVEL)) * stdev(values) / math.sqrt(seeds), seeds)
+from server.statistics.estimate import Estimate as Estimate  # and for those that import it from here
+from server.statistics.estimate import estimate as estimate
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ class OneShot:
             UserError: for a model or a machine that does not do.
         """
         self._write("running", None)
-        self._screen.note(introduction(self._shards, self._machine))
+        self._screen.note(introduction(self._cut, self._machine))
         self._screen.step("starting Ray and its workers, importing TensorFlow")
         with ray_for(self._machine, self._config.model) as cluster:
             try:

@@ -144,7 +144,7 @@ class Column:
             return
         short = weights.short and Weights.of(ending.divisor).short and unit > -500 and weights.size < 500
         if short and self._state is None and self._bits == 32 and ending.base is None and len(terms) <= MOST:
-            index = self._mean(terms, weights, ending.divisor, out)
+            index = mean_in_one_pass([term.array for term in terms], weights, ending.divisor, out, self._threads)
         else:
             index = self._through_blocks(terms, unit, ending, out)
         if len(index):
@@ -162,20 +162,6 @@ class Column:
         wide.admit(new, [] if self._state is None else [part[new] for part in self._state.parts])
         for term in terms:
             wide.add(term.array, term.weight)
-
-    def _mean(self, terms: Sequence[Term], weights: Weights, divisor: float, out: np.ndarray) -> np.ndarray:
-        """The whole way in one pass. The coordinates that are too wide for it."""
-        kernel, inputs = _kernel("mean", len(terms)), addresses([term.array for term in terms])
-        wide, found = np.zeros(self._size, np.int8), np.zeros(1, np.int64)
-        size, unit = weights.size, weights.unit
-        limits = plain_limit(size, unit), anchor_field(32, size), anchor_limit(32, unit)
-        pointers = [address(a) for a in (inputs, weights.values, out, wide, found)]
-        share_out(
-            self._size,
-            self._threads,
-            lambda start, stop: kernel(*pointers, *limits, divisor, 1 / divisor, start, stop),
-        )
-        return np.flatnonzero(wide) if found[0] else np.empty(0, np.int64)
 
     def _through_blocks(self, terms: Sequence[Term], unit: int, ending: Ending, out: np.ndarray) -> np.ndarray:
         """Fold group after group into a copy of the state, block by block. The coordinates too wide for it."""
@@ -214,6 +200,23 @@ class _Group:
         """Add the terms to the state, which begins with coordinate `before`."""
         kernel = _kernel("fold", *self._kind, fresh)
         kernel(*self._pointers, *state.pointers(before), address(found), *self._limits, start, stop)
+
+
+def mean_in_one_pass(
+    arrays: Sequence[np.ndarray], weights: Weights, divisor: float, out: np.ndarray, threads: int, trim: int = 0
+) -> np.ndarray:
+    """Write the sum of short weights * flat float32 arrays over a short divisor to `out`; see `sum_code.mean`.
+
+    Returns:
+        The coordinates that are too wide for it, and still to be written.
+    """
+    kernel, inputs = _kernel("mean", len(arrays), trim), addresses(arrays)
+    wide, found = np.zeros(out.size, np.int8), np.zeros(1, np.int64)
+    size, unit = weights.size, weights.unit
+    limits = plain_limit(size, unit), anchor_field(32, size), anchor_limit(32, unit)
+    pointers = [address(a) for a in (inputs, weights.values, out, wide, found)]
+    share_out(out.size, threads, lambda start, stop: kernel(*pointers, *limits, divisor, 1 / divisor, start, stop))
+    return np.flatnonzero(wide) if found[0] else np.empty(0, np.int64)
 
 
 @cache

@@ -1,8 +1,6 @@
 """LLVM code of the median.
 
-Floats are compared as integers: flip all bits but the sign of a negative one and its bits order like the values, -0.0
-before 0.0. That makes minimum and maximum single, total and order-blind instructions. A median of zeros is 0.0 as in
-NumPy, but -0.0 if all values are: what nobody changed is not changed here either.
+A median of zeros is 0.0 as in NumPy, but -0.0 if all values are: what nobody changed is not changed here either.
 """
 
 from functools import partial, reduce
@@ -10,6 +8,7 @@ from typing import Any
 
 from strategies.kernels.emit import DOUBLE, FLOAT, I64, POINTER, Emitter, Value, integer_type, real_type
 from strategies.kernels.networks import middle_network
+from strategies.kernels.order_code import arranged, compare_rows, key
 
 
 def unrolled(n: int, bits: int, lanes: int) -> Any:
@@ -23,14 +22,8 @@ def unrolled(n: int, bits: int, lanes: int) -> Any:
     arrays = e.elements(inputs, n, POINTER)
 
     def body(k: Value) -> None:
-        keys = [_key(e, e.stream(array, k, integer)) for array in arrays]
-        wires = list(keys)
-        for c in middle_network(n):
-            low, high = wires[c.low], wires[c.high]
-            if c.keep_low:
-                wires[c.low] = e.least([low, high])
-            if c.keep_high:
-                wires[c.high] = e.greatest([low, high])
+        keys = [key(e, e.stream(array, k, integer)) for array in arrays]
+        wires = arranged(e, keys, middle_network(n))
         low, high = wires[(n - 1) // 2], wires[n // 2]
         result = _middle(e, low, high, n % 2 == 1, bits)
         e.store(result, out, k)
@@ -57,17 +50,10 @@ def looped(bits: int, strip: int) -> Any:
     def body(k: Value) -> None:
         def fill(wire: Value) -> None:
             array = b.load(e.at(inputs, wire, POINTER), typ=POINTER)
-            e.store(_key(e, e.stream(array, k, integer)), scratch, row(wire))
-
-        def compare(i: Value) -> None:
-            pair = b.mul(i, I64(2))
-            low, high = (row(b.load(e.at(pairs, wire, I64), typ=I64)) for wire in (pair, b.add(pair, I64(1))))
-            values = [e.load(scratch, low, integer), e.load(scratch, high, integer)]
-            e.store(e.least(values), scratch, low)
-            e.store(e.greatest(values), scratch, high)
+            e.store(key(e, e.stream(array, k, integer)), scratch, row(wire))
 
         e.count(I64(0), n, 1, fill)
-        e.count(I64(0), count, 1, compare)
+        compare_rows(e, pairs, count, scratch, row, integer)
         upper = b.lshr(n, I64(1))
         lower = b.lshr(b.sub(n, I64(1)), I64(1))
         low, high = (e.load(scratch, row(wire), integer) for wire in (lower, upper))
@@ -86,19 +72,12 @@ def looped(bits: int, strip: int) -> Any:
     return e.finished()
 
 
-def _key(e: Emitter, value: Value) -> Value:
-    """The integer that orders like the float with these bits, and back: all bits but the sign flipped if negative."""
-    integer = value.type.element
-    sign = e.b.ashr(value, e.constant(integer, integer.width - 1))
-    return e.b.xor(value, e.b.lshr(sign, e.constant(integer, 1)))
-
-
 def _middle(e: Emitter, low: Value, high: Value, odd: bool, bits: int) -> Value:
     """The median's float from the keys of the two middles, one and the same for odd n. The sum of zeros is 0.0."""
     b, zero, half = e.b, e.constant(DOUBLE, 0.0), e.constant(DOUBLE, 0.5)
     if odd:
-        return b.fadd(e.real(_key(e, high)), e.constant(real_type(bits), 0.0))
-    x, y = (e.widened(e.real(_key(e, wire))) for wire in (low, high))
+        return b.fadd(e.real(key(e, high)), e.constant(real_type(bits), 0.0))
+    x, y = (e.widened(e.real(key(e, wire))) for wire in (low, high))
     mean = b.fmul(b.fadd(b.fadd(x, y), zero), half)
     if bits == 32:  # a sum of two floats, rounded to double and then to float, is the sum rounded once
         return b.fptrunc(mean, e.vector(FLOAT))

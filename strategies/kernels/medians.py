@@ -7,7 +7,7 @@ import numpy as np
 
 from strategies.kernels.arrays import address, addresses, common_type, empty_result, flat, share_out
 from strategies.kernels.machine import Kernel, compiled, lanes
-from strategies.kernels.networks import middle_network
+from strategies.kernels.networks import middle_network, wires_of
 
 UNROLLED = 128
 """For up to so many arrays a kernel of their own is compiled (5: 10 ms, 100: a quarter of a second, once a process)."""
@@ -62,7 +62,7 @@ def _median_of_floats(inputs: Sequence[np.ndarray], values: np.ndarray, threads:
         kernel = _unrolled(n, bits)
         share_out(values.size, threads, lambda start, stop: kernel(*places, start, stop))
         return
-    looped, pairs = _looped(bits), _pairs(n)
+    looped, pairs = _looped(bits), wires_of(middle_network(n))
 
     def work(start: int, stop: int) -> None:
         scratch = np.empty((n, STRIP), values.dtype)
@@ -83,11 +83,6 @@ def _looped(bits: int) -> Kernel:
     from strategies.kernels.median_code import looped
 
     return compiled(looped(bits, STRIP))
-
-
-@cache
-def _pairs(n: int) -> np.ndarray:
-    return np.array([(c.low, c.high) for c in middle_network(n)], np.int64)
 
 
 def _in_blocks(rule: Callable[[np.ndarray], np.ndarray], arrays: Sequence[np.ndarray], values: np.ndarray) -> None:

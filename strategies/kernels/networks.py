@@ -3,6 +3,8 @@
 from functools import cache
 from typing import NamedTuple
 
+import numpy as np
+
 
 class Comparator(NamedTuple):
     """Put the smaller value of two wires on `low` and the larger on `high`; a flag says which of them is needed."""
@@ -29,6 +31,28 @@ def middle_network(n: int) -> tuple[Comparator, ...]:
             kept.append(comparator)
             needed |= {low, high}
     return tuple(reversed(kept))
+
+
+@cache
+def trimming_network(n: int, trim: int) -> tuple[Comparator, ...]:
+    """Comparators that bring the `trim` smallest and the `trim` largest of n values to the wires at either end.
+
+    In which order they are there, and in which order those between are, is left open: a comparator of two wires that
+    nothing follows and that are both kept, or both cut off, is needed by nobody.
+    """
+    kept: list[Comparator] = []
+    final: dict[int, bool | None] = {wire: trim <= wire < n - trim for wire in range(n)}  # None: compared again
+    for low, high in reversed(_sorting_network(n)):
+        if final[low] is None or final[low] != final[high]:
+            kept.append(Comparator(low, high, final[low] is not False, final[high] is not False))
+            final[low] = final[high] = None
+    return tuple(reversed(kept))
+
+
+@cache
+def wires_of(network: tuple[Comparator, ...]) -> np.ndarray:
+    """The wires of each comparator for a kernel that loops over them: int64, comparators x 2."""
+    return np.array([(c.low, c.high) for c in network], np.int64).reshape(-1, 2)
 
 
 def _sorting_network(n: int) -> list[tuple[int, int]]:

@@ -24,25 +24,33 @@ from typing import Any
 
 from strategies.kernels.emit import DOUBLE, FLOAT, I8, I32, I64, POINTER, Emitter, Value, integer_type, real_type
 from strategies.kernels.formats import FORMATS, HEADROOM, LOWER, Format
+from strategies.kernels.networks import trimming_network
+from strategies.kernels.order_code import arranged, key
 
 
-def mean(n: int, lanes: int) -> Any:
+def mean(n: int, trim: int, lanes: int) -> Any:
     """`name(inputs, weights, out, wide, found, plain, field, limit, divisor, reciprocal, start, stop)` for float32.
 
     out = sum of weights * inputs over divisor, rounded once. Weights and divisor must be short (see `formats`). Where a
     coordinate is too wide, wide[k] (int8) and found[0] (int64) become 1, and out[k] means nothing.
+
+    With trim > 0 the `trim` smallest and largest of the inputs at each coordinate are left out before; there are then
+    n - 2 * trim weights, which must be equal, as it is open which of the others meets which weight.
 
     The plain way rounds twice, to double and to float32. That can differ from rounding once only if the double falls
     between two float32, on m of 25 bits, without being the quotient itself. But divisor * m is a double too, so that it
     differs from the sum by the last bit of the sum at least, and m from the quotient by more than half its last bit.
     """
     one = FORMATS[32]
-    e = Emitter(f"mean_of_{n}", [POINTER] * 5 + [I64] * 3 + [DOUBLE] * 2 + [I64] * 2)
+    e = Emitter(f"mean_of_{n}_trimmed_{trim}", [POINTER] * 5 + [I64] * 3 + [DOUBLE] * 2 + [I64] * 2)
     inputs, weights, out, wide, found, plain, field, limit, divisor, reciprocal, start, stop = e.arguments
-    arrays, factors, b = e.elements(inputs, n, POINTER), e.elements(weights, n, DOUBLE), e.b
+    arrays, factors, b = e.elements(inputs, n, POINTER), e.elements(weights, n - 2 * trim, DOUBLE), e.b
 
     def body(k: Value) -> None:
         values = [e.stream(array, k, I32) for array in arrays]
+        if trim:
+            wires = arranged(e, [key(e, value) for value in values], trimming_network(n, trim))
+            values = [key(e, wire) for wire in wires[trim : n - trim]]
         largest, least = _extremes(e, values)
         top, bottom = _field(e, largest, one), _field(e, least, one)
         doubles = [e.widened(e.real(value)) for value in values]

@@ -121,7 +121,7 @@ class Sum:
         for i, (column, ending) in enumerate(zip(self._columns, endings, strict=True)):
             values = np.empty(int(np.prod(self._shapes[i], dtype=np.int64)), self._work[i])
             column.result(_terms(entries, i), unit, ending, values)
-            results.append(_settled(values, self._dtypes[i]).reshape(self._shapes[i]))
+            results.append(settled(values, self._dtypes[i]).reshape(self._shapes[i]))
         return results
 
 
@@ -152,7 +152,7 @@ def weighted_mean(
     target = values if values.dtype == work else np.empty(values.size, work)
     Column(values.size, work.itemsize * 8, odd, threads).result(terms, unit, ending, target)
     if not np.may_share_memory(result, target):
-        result[...] = _settled(target, dtype).reshape(shape)
+        result[...] = settled(target, dtype).reshape(shape)
     return result
 
 
@@ -173,7 +173,7 @@ def _is_odd(dtype: np.dtype) -> bool:
     return dtype.newbyteorder("=") not in (np.float32, np.float64)
 
 
-def _settled(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def settled(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Doubles in the result's type: integers to nearest, halves to even, clipped."""
     if dtype.kind not in "iub":
         with np.errstate(over="ignore", under="ignore"):

@@ -1,0 +1,66 @@
+"""How far each client's model went in a round, and in which direction beside the global one."""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from task.update import Arrays, Facts
+
+_KEPT_BYTES = 64 * 2**20  # of the updates of one round; beyond it their directions are not compared
+
+
+class Measures(NamedTuple):
+    """The measures of one client, in the order of `server.results.LocalRow`."""
+
+    client: int
+    accuracy_before: float | None
+    accuracy_after: float | None
+    update_norm: float
+    cosine: float | None
+
+
+class Drift:
+    """Measures the updates of one round, as they come.
+
+    The direction of the global step is known only at the end, so updates are kept until then, by reference, as long as
+    they are no more than 64 MiB together; a round with more has no cosines, rather than n models in memory.
+
+    Args:
+        x: the global arrays that the clients started from.
+    """
+
+    def __init__(self, x: Arrays) -> None:
+        self._x = x
+        self._size = sum(array.nbytes for array in x)
+        self._kept: list[Arrays] | None = []
+        self._measured: list[tuple[int, Facts, float]] = []
+
+    def add(self, client: int, arrays: Arrays, facts: Facts) -> None:
+        """Take down an update that was used."""
+        self._measured.append((client, facts, math.sqrt(_dot(self._x, arrays, arrays))))
+        if self._kept is not None:
+            self._kept.append(arrays)
+            if len(self._kept) * self._size > _KEPT_BYTES:
+                self._kept = None
+
+    def rows(self, new: Arrays) -> Iterator[Measures]:
+        """The measures by client, ascending, once the new global arrays are known."""
+        length = math.sqrt(_dot(self._x, new, new))
+        for i in sorted(range(len(self._measured)), key=lambda i: self._measured[i][0]):
+            client, facts, norm = self._measured[i]
+            cosine = None
+            if self._kept is not None and 0 < norm * length < math.inf:
+                cosine = _dot(self._x, self._kept[i], new) / (norm * length)
+            yield Measures(client, facts.accuracy_before, facts.accuracy_after, norm, cosine)
+
+
+def _dot(x: Arrays, one: Arrays, other: Arrays) -> float:
+    """Inner product of two updates, each the difference to x, in float64; values of floating arrays only."""
+    total = 0.0
+    for start, a, b in zip(x, one, other, strict=True):
+        if start.dtype.kind == "f":
+            first = np.subtract(a, start, dtype=np.float64).ravel()
+            total += float(first @ (first if a is b else np.subtract(b, start, dtype=np.float64).ravel()))
+    return total

@@ -1,0 +1,21 @@
+"""FedYogi: Yogi on the server (Reddi et al. 2021, arXiv:2003.00295, algorithm 2)."""
+
+from functools import partial
+
+import numpy as np
+
+from strategies.adaptive import RANGES, adaptive_step
+from strategies.memory import MemoryShell
+
+
+def yogi(v: np.ndarray, square: np.ndarray, beta2: float) -> np.ndarray:
+    """V = v - (1 - beta2) d^2 sign(v - d^2), d the mean's difference from x; float64, any shape."""
+    return np.asarray(v - (1 - beta2) * square * np.sign(v - square))
+
+
+class FedYogi(MemoryShell):
+    """Flower strategy around `adaptive_step` with yogi's v."""
+
+    step = partial(adaptive_step, yogi)
+    needs = ("num_examples",)
+    ranges = RANGES
