@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from server.cell import cell
-from server.export import frame_of, orders_of, read_table, rows_of
-from server.results import ONE_SHOT, ClientRow, Entry, LocalRow, RoundRow, RunFolder, holds_run
+from server.export import frame_of
+from server.results import ONE_SHOT, ClientRow, Entry, LocalRow, RoundRow
+from server.run_files import RunFiles
 from task.backend import load
 from task.errors import UserError, describe
 
 if TYPE_CHECKING:
     import pandas as pd
-    from _typeshed import DataclassInstance
 
     from server.summary import Outcome
 
@@ -41,11 +41,9 @@ class ComparisonResult:
     """
 
     def __init__(self, folder: Path) -> None:
-        if not holds_run(folder):
-            raise UserError(f"there is no run in {folder}: give the folder of an earlier one, its --out")
         self.folder = folder.absolute()
-        self._files = _Reading(self.folder)
-        self.report = self._files.report_path
+        self._files = RunFiles(self.folder)
+        self.report = self.folder / "report.html"
         if self._files.read_run().get("kind") == ONE_SHOT:
             raise UserError(f"{folder} holds a one-shot run: its rows are in oneshot.csv")
 
@@ -134,7 +132,7 @@ class Models(Mapping[Key, Any]):
         files: of the run.
     """
 
-    def __init__(self, files: "_Reading") -> None:
+    def __init__(self, files: RunFiles) -> None:
         self._files = files
         keys = (Entry(**row) for row in files.table("rounds.csv", RoundRow).select(list(Entry._fields)).to_pylist())
         self._paths: dict[Key, Path] = {
@@ -177,26 +175,3 @@ class Models(Mapping[Key, Any]):
         if colon and module not in sys.modules:
             with suppress(ImportError):  # Keras says what it misses
                 import_module(module)
-
-
-class _Reading(RunFolder):
-    """The folder of a run that is only read: another process may hold it, and it may not be writable."""
-
-    def __init__(self, path: Path) -> None:
-        # Not RunFolder's own, which takes the folder for this process and opens its files for appending.
-        self.path = path
-        self.report_path = path / "report.html"
-        self._models, self._run = path / "models", path / "run.json"
-
-    def table(self, name: str, kind: type["DataclassInstance"]) -> Any:
-        """A file of the folder, see `server.export.read_table`."""
-        return read_table(self.path / name, kind, orders_of(self.read_run()))
-
-    def read_rounds(self) -> list[RoundRow]:
-        return rows_of(self.table("rounds.csv", RoundRow), RoundRow)
-
-    def read_clients(self) -> list[ClientRow]:
-        return rows_of(self.table("clients.csv", ClientRow), ClientRow)
-
-    def read_local(self) -> list[LocalRow]:
-        return rows_of(self.table("local.csv", LocalRow), LocalRow)

@@ -9,13 +9,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 from server.files import OTHER_FOLDER, RowFile, hold, open_new, write_json
 from task.config import RunConfig
 from task.errors import UserError
 
 ONE_SHOT = "one-shot"  # the kind of a run, in its run.json
+
+_RUN, _MODELS = "run.json", "models"
 
 Status = Literal["ok", "rejected", "failed"]
 
@@ -108,6 +110,22 @@ class LocalRow:
         return Entry(self.scenario, self.strategy, self.seed)
 
 
+class Readable(Protocol):
+    """What a run is told from, be it a folder or in memory."""
+
+    def read_run(self) -> dict[str, Any]:
+        """The content of run.json."""
+
+    def read_rounds(self) -> list[RoundRow]:
+        """The rows of rounds.csv."""
+
+    def read_clients(self) -> list[ClientRow]:
+        """The rows of clients.csv."""
+
+    def read_local(self) -> list[LocalRow]:
+        """The rows of local.csv."""
+
+
 class RunFolder:
     """The folder of one run, held by one process at a time; `create` or `resume` opens it.
 
@@ -129,15 +147,13 @@ class RunFolder:
         self.curves_path = path / "curves.png"
         self.report_path = path / "report.html"
         self.checkpoints = path / "checkpoints"
-        self._models = path / "models"
-        self._run = path / "run.json"
         self._lock = threading.Lock()
         with ExitStack() as opened:
             opened.enter_context(hold(path))
             if fresh and holds_run(path):
                 raise UserError(f"{path} already holds a run: {OTHER_FOLDER}, or go on with that run: --resume {path}")
             self.checkpoints.mkdir(exist_ok=True)
-            self._models.mkdir(exist_ok=True)
+            (path / _MODELS).mkdir(exist_ok=True)
             self._rounds = opened.enter_context(closing(RowFile(path / "rounds.csv", RoundRow)))
             self._clients = opened.enter_context(closing(RowFile(path / "clients.csv", ClientRow)))
             self._local = opened.enter_context(closing(RowFile(path / "local.csv", LocalRow)))
@@ -238,7 +254,7 @@ class RunFolder:
             ValueError: a number in it is not finite, which JSON has no word for.
         """
         with self._lock:
-            write_json(self._run, run)
+            write_json(self.path / _RUN, run)
 
     def read_run(self) -> dict[str, Any]:
         """The content of run.json.
@@ -246,25 +262,18 @@ class RunFolder:
         Raises:
             UserError: it is missing or broken.
         """
-        try:
-            run = json.loads(self._run.read_bytes())
-            if not isinstance(run, dict):
-                raise ValueError("not an object")
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self._run} cannot be read: {error}") from error
-        return run
+        return read_run_json(self.path)
 
     def model_path(self, entry: Entry) -> Path:
-        """Where the contestant's final model is kept. Characters that a file name had better not hold become `_`."""
-        names = (re.sub(r"[^\w.+-]+", "_", name) for name in (entry.scenario, entry.strategy))
-        return self._models / f"{'-'.join(names)}-seed{entry.seed}.keras"
+        """Where the contestant's final model is kept."""
+        return model_file(self.path, entry)
 
     def discard(self) -> None:
         """Delete what `create` and `write_run` made, and the folder if nothing else is in it; close."""
         self.close()
         for name in ("rounds.csv", "clients.csv", "local.csv", "run.json", "run.log", "events.jsonl", ".lock"):
             (self.path / name).unlink(missing_ok=True)
-        for folder in (self.checkpoints, self._models, self.path):
+        for folder in (self.checkpoints, self.path / _MODELS, self.path):
             with suppress(OSError):  # something else is in it
                 folder.rmdir()
 
@@ -285,10 +294,31 @@ class RunFolder:
 def _kind_of(path: Path) -> Any:
     """What run.json says that it is; None: a comparison, or nobody knows."""
     with suppress(OSError, ValueError, AttributeError):
-        return json.loads((path / "run.json").read_bytes()).get("kind")
+        return json.loads((path / _RUN).read_bytes()).get("kind")
     return None
 
 
 def holds_run(path: Path) -> bool:
     """Whether a run, of whatever kind, was begun in this folder."""
-    return any((path / name).exists() for name in ("run.json", "rounds.csv"))
+    return any((path / name).exists() for name in (_RUN, "rounds.csv"))
+
+
+def model_file(folder: Path, entry: Entry) -> Path:
+    """Where a contestant's final model is kept. Characters that a file name had better not hold become `_`."""
+    names = (re.sub(r"[^\w.+-]+", "_", name) for name in (entry.scenario, entry.strategy))
+    return folder / _MODELS / f"{'-'.join(names)}-seed{entry.seed}.keras"
+
+
+def read_run_json(folder: Path) -> dict[str, Any]:
+    """The content of a run's run.json.
+
+    Raises:
+        UserError: it is missing or broken.
+    """
+    try:
+        run = json.loads((folder / _RUN).read_bytes())
+        if not isinstance(run, dict):
+            raise ValueError("not an object")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / _RUN} cannot be read: {error}") from error
+    return run

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from server.coincidences import Coincidence, coincidences
 from server.names import labels, short_names
-from server.results import ClientRow, Entry, LocalRow, RoundRow, RunFolder, entries_of
+from server.results import ClientRow, Entry, LocalRow, Readable, RoundRow, entries_of
 from server.statistics.diverged import diverged, gave_up
 from server.statistics.estimate import estimate
 from server.statistics.pairs import Comparison, compare
@@ -101,7 +101,7 @@ class Outcome:
     diverged: tuple[Entry, ...]  # or gave up
 
     @classmethod
-    def read(cls, folder: RunFolder) -> Outcome:
+    def read(cls, folder: Readable) -> Outcome:
         """Read the folder's files and compute everything that is told of them.
 
         Raises:

@@ -1,0 +1,54 @@
+"""The files of a run that is only looked at: another process may hold the folder, and it may not be writable."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from server.export import orders_of, read_table, rows_of
+from server.results import ClientRow, Entry, LocalRow, RoundRow, holds_run, model_file, read_run_json
+from task.errors import UserError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+class RunFiles:
+    """A run's folder, read anew at each call.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        UserError: there is no run in it; of every method: a file is broken or cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not holds_run(path):
+            raise UserError(f"there is no run in {path}: give the folder of an earlier one, its --out")
+        self.path = path
+
+    def table(self, name: str, kind: type["DataclassInstance"]) -> Any:
+        """A file of the folder as a pyarrow.Table, see `server.export.read_table`."""
+        try:
+            return read_table(self.path / name, kind, orders_of(self.read_run()))
+        except OSError as error:
+            raise UserError(f"{self.path / name} cannot be read: {error.strerror}") from error
+
+    def read_run(self) -> dict[str, Any]:
+        """The content of run.json."""
+        return read_run_json(self.path)
+
+    def read_rounds(self) -> list[RoundRow]:
+        """The rows of rounds.csv."""
+        return rows_of(self.table("rounds.csv", RoundRow), RoundRow)
+
+    def read_clients(self) -> list[ClientRow]:
+        """The rows of clients.csv."""
+        return rows_of(self.table("clients.csv", ClientRow), ClientRow)
+
+    def read_local(self) -> list[LocalRow]:
+        """The rows of local.csv."""
+        return rows_of(self.table("local.csv", LocalRow), LocalRow)
+
+    def model_path(self, entry: Entry) -> Path:
+        """Where the contestant's final model is kept."""
+        return model_file(self.path, entry)
