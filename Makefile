@@ -1,6 +1,7 @@
 # The two commands of the README are `make run` and `make test`; both make the environment when it is missing.
 PYTHON ?= python3.11
 PY := .venv/bin/python
+JOBS ?= 3  # test processes: most tests wait for processes of their own
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: env run test lint bench lock clean
@@ -9,7 +10,7 @@ run: .venv/.run  ## compare the four strategies on this machine
 	$(PY) sim.py $(ARGS)
 
 test: .venv/.dev lint  ## lint, types and tests
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: .venv/.dev
 	$(PY) -m ruff format --check .

@@ -17,6 +17,7 @@ from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
 from task.errors import UserError  # noqa: E402
+from task.leave import leave  # noqa: E402
 from task.options import Parser, add_folder_options, add_machine_options, add_run_options, config_and_folder, fail  # noqa: E402
 
 if TYPE_CHECKING:
@@ -180,5 +181,5 @@ def _describe_keywords() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
 _describe_keywords()

@@ -16,6 +16,7 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from task.errors import UserError  # noqa: E402
+from task.leave import leave  # noqa: E402
 from task.options import Parser, fail  # noqa: E402
 
 PROGRAM = "python -m client"
@@ -97,4 +98,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -17,6 +17,7 @@ import argparse  # noqa: E402
 from typing import Any  # noqa: E402
 
 from task.errors import UserError  # noqa: E402
+from task.leave import leave  # noqa: E402
 from task.options import Parser, add_run_options, config_and_folder, fail, positive, seconds  # noqa: E402
 
 PROGRAM = "python -m server"
@@ -91,4 +92,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

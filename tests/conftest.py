@@ -25,6 +25,29 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).resolve().parent.parent
 
 
+# Tests of real processes, the longest first. Begun before the others, they leave these to fill what is left of the
+# cores where several workers share the files (`make test`).
+_LONG = [
+    "sim",
+    "faults",
+    "deployment",
+    "oneshot_sim",
+    "scenario_runs",
+    "stock",
+    "cluster",
+    "refusals",
+    "report_page",
+    "python_api",
+    "notebook",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, all others as they come."""
+    places = {f"test_{name}": place for place, name in enumerate(_LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
 @pytest.fixture(scope="session")
 def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three classes of 8 x 8 images that an MLP learns in a round or two, as an .npz file."""

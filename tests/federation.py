@@ -303,7 +303,7 @@ def simulated(folder: Path, *options: Any) -> Path:
     """The folder of a simulation that finished."""
     from conftest import run_sim  # which imports this module for its fixtures
 
-    done = run_sim(*options, "--out", folder)
+    done = run_sim(*options, "--workers", "1", "--out", folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 

@@ -11,10 +11,11 @@ import os, sys, threading
 from pathlib import Path
 from task.chatter import Chatter
 
-left = threading.Event()
+begun, left = threading.Event(), threading.Event()
 
 def library():  # still imported when the command ends with an error, as TensorFlow may be
     os.write(2, b"before\\n")
+    begun.set()
     left.wait()
     os.write(2, b"after\\n")
 
@@ -22,6 +23,7 @@ with Chatter(verbose=sys.argv[2] == "verbose") as chatter:
     chatter.redirect(Path(sys.argv[1]))
     thread = threading.Thread(target=library)
     thread.start()
+    begun.wait()
     print("ours", file=chatter.err)
     print("hidden", flush=True)
 left.set()

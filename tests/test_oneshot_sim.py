@@ -163,7 +163,7 @@ def test_a_failed_client_ends_the_run_with_its_name(small_data: Path, tmp_path: 
     (tmp_path / "picky.py").write_text(PICKY)
     shards = bright_shards(tmp_path / "shards", small_data, {1})
     options = ["--dataset", str(shards), "--model", "picky:build", "--public", "0", "--epochs", "1", "--seeds", "4"]
-    done = one_shot(*options, "--out", tmp_path / "out", "--quiet", cwd=tmp_path)
+    done = one_shot(*options, "--out", tmp_path / "out", "--quiet", "--workers", "1", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith("seed 4: client 1 failed: InvalidArgumentError: assertion failed: [a pixel is too")
     assert (done.stdout, done.stderr.count("\n")) == ("", 1)
@@ -172,7 +172,7 @@ def test_a_failed_client_ends_the_run_with_its_name(small_data: Path, tmp_path: 
 
 
 def test_ctrl_c_ends_with_130_and_leaves_no_process(tmp_path: Path):
-    options = [*SMALL, "--epochs", "100000", "--out", str(tmp_path / "out")]
+    options = [*SMALL, "--epochs", "100000", "--workers", "1", "--out", str(tmp_path / "out")]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "sim.py"), "one-shot", *options],
         cwd=ROOT,
@@ -289,7 +289,7 @@ def test_round_1_begins_from_the_clients_own_weights_and_later_ones_from_the_glo
 def test_clients_that_start_apart_are_the_same_deployed(residents: Residents, tmp_path: Path):
     options = ["--model", "mlp", "--batch-size", "16", "--rounds", "2", "--strategies", "fedavg", "matched"]
     options += ["--init", "independent"]
-    simulated = run_sim("--dataset", residents.shards, *options, "--out", tmp_path / "sim")
+    simulated = run_sim("--dataset", residents.shards, *options, "--workers", "1", "--out", tmp_path / "sim")
     assert simulated.returncode == 0, simulated.stdout + simulated.stderr
     final = {row["strategy"]: row for row in rows(tmp_path / "sim", "rounds.csv") if row["round"] == "2"}
     assert set(final) == {"fedavg", "matched"}

@@ -88,6 +88,7 @@ def case(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
         "batch_size": 16,
         "learning_rate": 0.1 + 0.2,
         "sample": None,
+        "workers": 1,
         "tensorboard": True,
         "out": tmp_path_factory.mktemp("api") / "out",
     }

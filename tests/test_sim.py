@@ -18,6 +18,7 @@ from conftest import ROOT, run_sim
 ROUNDS = "scenario,strategy,seed,round,test_accuracy,test_loss,clients_ok,clients_rejected,bytes_up,bytes_down,seconds"
 CLIENTS = "scenario,strategy,seed,round,client,num_examples,local_steps,local_norm,train_loss,seconds,status,reason"
 OURS = ["fedavg", "fedmedian", "weighted", "fednova"]
+ONE_WORKER = ["--workers", "1"]  # enough where it makes no difference: each imports TensorFlow
 ADAM = "flwr.serverapp.strategy.FedAdam:eta=0.01"
 
 
@@ -137,7 +138,8 @@ def test_one_strategy_alone_on_one_worker_gives_the_same_bits(common, finished, 
 
 def test_ctrl_c_ends_cleanly_and_resume_gives_the_same_bits(common, finished, tmp_path):
     folder = tmp_path / "out"
-    process = start_sim(*common, "--strategies", *OURS, ADAM, "--seeds", "0", "1", "--rounds", "6", "--out", folder)
+    options = ["--strategies", *OURS, ADAM, "--seeds", "0", "1", "--rounds", "6", *ONE_WORKER]
+    process = start_sim(*common, *options, "--out", folder)
     wait_for_round(folder, 2, process)
     os.killpg(process.pid, signal.SIGINT)
     begun = time.monotonic()
@@ -157,7 +159,8 @@ def test_ctrl_c_ends_cleanly_and_resume_gives_the_same_bits(common, finished, tm
 
 def test_kill_9_loses_no_finished_round(common, finished, tmp_path):
     folder = tmp_path / "out"
-    process = start_sim(*common, "--strategies", "weighted", "fedmedian", "--rounds", "6", "--out", folder)
+    options = ["--strategies", "weighted", "fedmedian", "--rounds", "6", *ONE_WORKER]
+    process = start_sim(*common, *options, "--out", folder)
     wait_for_round(folder, 3, process)
     process.kill()
     process.communicate(timeout=30)
@@ -166,7 +169,7 @@ def test_kill_9_loses_no_finished_round(common, finished, tmp_path):
     while time.monotonic() < end and any("Worker" in name for name in left_behind(process.pid)):
         time.sleep(0.2)
     assert not [name for name in left_behind(process.pid) if "Worker" in name or name == "raylet"]
-    assert run_sim("--resume", folder).returncode == 0
+    assert run_sim("--resume", folder, *ONE_WORKER).returncode == 0
     assert hashes(folder).items() <= hashes(finished).items()
     after = {(r["strategy"], r["round"]): r["test_loss"] for r in rows(folder, "rounds.csv")}
     assert before.items() <= after.items()
@@ -230,7 +233,7 @@ def picky(tmp_path: Path, small_data: Path, bright: set[int], *more: str) -> sub
     (tmp_path / "picky.py").write_text(PICKY)
     shards = bright_shards(tmp_path / "shards", small_data, bright)
     options = ["--dataset", str(shards), "--model", "picky:build", "--rounds", "2", "--out", str(tmp_path / "out")]
-    return run_sim(*options, *more, cwd=tmp_path)
+    return run_sim(*options, *more, *ONE_WORKER, cwd=tmp_path)
 
 
 def test_a_client_that_raises_is_named_and_the_round_goes_on(small_data, tmp_path):

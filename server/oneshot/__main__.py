@@ -16,6 +16,7 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from task.errors import UserError  # noqa: E402
+from task.leave import leave  # noqa: E402
 from task.options import Parser, above_zero, fail, positive  # noqa: E402
 
 PROGRAM = "python -m server.oneshot"
@@ -100,4 +101,4 @@ def _seed(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
