@@ -39,7 +39,8 @@ class Drift:
 
     def add(self, client: int, arrays: Arrays, facts: Facts) -> None:
         """Take down an update that was used."""
-        self._measured.append((client, facts, math.sqrt(_dot(self._x, arrays, arrays))))
+        update = _difference(arrays, self._x)
+        self._measured.append((client, facts, math.sqrt(_dot(update, update))))
         if self._kept is not None:
             self._kept.append(arrays)
             if len(self._kept) * self._size > _KEPT_BYTES:
@@ -47,21 +48,21 @@ class Drift:
 
     def rows(self, new: Arrays) -> Iterator[Measures]:
         """The measures by client, ascending, once the new global arrays are known."""
-        length = math.sqrt(_dot(self._x, new, new))
+        step = _difference(new, self._x)
+        length = math.sqrt(_dot(step, step))
         for i in sorted(range(len(self._measured)), key=lambda i: self._measured[i][0]):
             client, facts, norm = self._measured[i]
             cosine = None
             if self._kept is not None and 0 < norm * length < math.inf:
-                cosine = _dot(self._x, self._kept[i], new) / (norm * length)
+                cosine = _dot(_difference(self._kept[i], self._x), step) / (norm * length)
             yield Measures(client, facts.accuracy_before, facts.accuracy_after, norm, cosine)
 
 
-def _dot(x: Arrays, one: Arrays, other: Arrays) -> float:
-    """Inner product of two updates, each the difference to x, in float64; values of floating arrays only."""
-    total = 0.0
-    for start, a, b in zip(x, one, other, strict=True):
-        if start.dtype.kind == "f":
-            first = np.subtract(a, start, dtype=np.float64).ravel()
-            second = first if a is b else np.subtract(b, start, dtype=np.float64).ravel()
-            total += float(np.einsum("i,i->", first, second))  # not @: BLAS's threads would spin beside the workers
-    return total
+def _difference(new: Arrays, old: Arrays) -> Arrays:
+    """New - old in float64, of floating arrays only."""
+    return [np.subtract(a, b, dtype=np.float64).ravel() for a, b in zip(new, old, strict=True) if b.dtype.kind == "f"]
+
+
+def _dot(one: Arrays, other: Arrays) -> float:
+    """The inner product; not BLAS's, whose threads would spin beside the workers."""
+    return sum(float(np.einsum("i,i->", a, b)) for a, b in zip(one, other, strict=True))
