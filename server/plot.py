@@ -27,6 +27,7 @@ _MOST_TURNS = 6  # strategies take turns with markers, so that those of lines cl
 _LEGEND_COLUMNS = 4
 _LOWEST = 1e-3  # where a band ends at the latest: logarithmic axes have no zero
 _REACH = 0.2  # how far bands may widen an axis, as a share of what the lines take
+_WIDE = 1e3  # a loss axis with more than this ratio shows powers of ten
 _PERFECT = 0.999  # accuracies above are drawn here: the axis is logarithmic in the error
 _FEW_TICKS = 2  # so few of these places are in sight where accuracies hardly differ: plain steps then
 # Places for ticks of the accuracy axis, the best first.
@@ -303,8 +304,10 @@ def scale_loss(panel: Any) -> None:
     """A logarithmic loss axis with plain numbers; it shows nothing at or below zero."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+    low, high = panel.dataLim.intervaly
     panel.set_yscale("log")
-    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    # Of a run that diverges only every so many powers of ten have room.
+    panel.yaxis.set_major_locator(LogLocator() if 0 < _WIDE * low < high else LogLocator(subs=(1, 2, 3, 5)))
     panel.yaxis.set_minor_locator(NullLocator())
     panel.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
 
