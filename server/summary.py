@@ -15,7 +15,7 @@ from server.results import ClientRow, Entry, LocalRow, Readable, RoundRow, entri
 from server.statistics.diverged import diverged, gave_up
 from server.statistics.estimate import estimate
 from server.statistics.pairs import Comparison, compare
-from server.statistics.panel import ROUNDS_TO_TARGET, WORST_CLIENT, panels_of
+from server.statistics.panel import ROUNDS_TO_TARGET, WORST_CLIENT, Panel, panels_of
 from server.statistics.targets import Target, Time, median_time, targets, times
 from server.verdict import stops, verdict
 from task.config import RunConfig, parse
@@ -96,6 +96,7 @@ class Outcome:
     same: tuple[Coincidence, ...]
     verdict: tuple[str, ...]
     local: tuple[LocalRow, ...]
+    panels: tuple[Panel, ...]
     comparisons: tuple[Comparison, ...]
     targets: tuple[Target, ...]
     diverged: tuple[Entry, ...]  # or gave up
@@ -143,6 +144,7 @@ class Outcome:
             same=tuple(coincidences(rounds, clients, hashes)),
             verdict=tuple(verdict(panels, comparisons, lost) + stops(rounds, ended)),
             local=tuple(local),
+            panels=tuple(panels),
             comparisons=tuple(comparisons),
             targets=tuple(targets(rounds, config.target, stopped, lost)),
             diverged=tuple(lost),

@@ -29,7 +29,6 @@ _SYMBOLS: Final = ("circle", "square", "triangle-up", "diamond", "triangle-down"
 
 def embed(
     outcome: Outcome,
-    panels: Sequence[Panel],
     parts: Mapping[str, Mapping[int, Parts]],
     lines: Mapping[Entry, Sequence[ClientLine]],
 ) -> dict[str, Any]:
@@ -37,10 +36,10 @@ def embed(
 
     Args:
         outcome: of the run.
-        panels: its scenarios.
         parts: who had which part, by scenario and seed.
         lines: the clients of each contestant.
     """
+    panels = outcome.panels
     strategies = list(dict.fromkeys(name for panel in panels for name in panel.strategies))
     place = {name: i for i, name in enumerate(strategies)}
     names = short_names(strategies)

@@ -24,8 +24,7 @@ from server.report.tables import (
     target_table,
     weight_table,
 )
-from server.statistics.diverged import gave_up
-from server.statistics.panel import Panel, panels_of
+from server.statistics.panel import Panel
 from server.summary import Outcome, summary_table
 
 _MOST_OPEN: Final = 16  # lines of a table that is open at first
@@ -47,12 +46,11 @@ def render(outcome: Outcome, folder: str, title: str, subtitle: str, curves: byt
     import jinja2
 
     run = outcome.run
-    parts = parts_of(run)
+    parts, panels = parts_of(run), outcome.panels
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(PAGE)
     sources: Sequence[Mapping[str, Any]] = run.get("sources") or [{**run, "folder": folder}]
-    panels = _panels(outcome)
     lines = client_lines(outcome.clients, outcome.local)
-    scripts = _scripts({"name": folder, **embed(outcome, panels, parts, lines)}) if curves else None
+    scripts = _scripts({"name": folder, **embed(outcome, parts, lines)}) if curves else None
     return template.render(
         style=STYLE + page_style.STYLE,
         scripts=scripts,
@@ -115,13 +113,6 @@ def _scripts(data: dict[str, Any]) -> _Scripts:
         Markup(script.SOURCE),  # noqa: S704
         f"'{plotly.source}' '{hash_source(script.SOURCE.encode())}'",
     )
-
-
-def _panels(outcome: Outcome) -> list[Panel]:
-    results = outcome.run.get("results", {})
-    entries = dict.fromkeys(row.entry for row in outcome.rounds)
-    ended = {entry: results[entry.key].get("ended", "finished") for entry in entries if entry.key in results}
-    return panels_of(outcome.rounds, gave_up(ended))
 
 
 def _by_scenario(line: str, panels: Sequence[Panel]) -> tuple[str, str]:
