@@ -164,14 +164,15 @@ class Live(Silent):
         table = Table(box=None, width=width, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
         groups = self._groups()
         means = "means" if len(groups) < len(self._done) else ""
-        table.add_column(means, no_wrap=True, overflow="ellipsis", max_width=max(12, self._console.width // 3))
+        widest = max(12, self._console.width // 3)
+        table.add_column(means, no_wrap=True, overflow="ellipsis", max_width=widest)
         table.add_column("", ratio=1)
         for header in ("round", "accuracy", "loss"):
             table.add_column(header, justify="right", no_wrap=True)
         room = max(1, self._console.height - _FRAME_LINES)
         hidden = len(groups) - room + 1 if len(groups) > room else 0
         for name, entries in list(groups.items())[: len(groups) - hidden]:
-            table.add_row(name, self._bar(entries), *self._figures(entries))
+            table.add_row(_shortened(name, widest), self._bar(entries), *self._figures(entries))
         if hidden:
             table.add_row(f"and {hidden} more", "", "", "", "")
         return table
@@ -226,6 +227,13 @@ class Live(Silent):
         since = self._finished[lap - 1] if lap else self._began
         seconds = (self._finished[-1] - since) / (len(self._finished) - lap) * left - (now - self._finished[-1])
         return f"{text}, about {_clock_face(max(0.0, seconds))} left"
+
+
+def _shortened(name: str, width: int) -> str:
+    """A name that fits: of a long `scenario: strategy` the scenario is cut, as several strategies share it."""
+    scenario, colon, strategy = name.rpartition(": ")
+    room = width - len(colon) - len(strategy)
+    return name if len(name) <= width or not colon or room < 2 else f"{scenario[: room - 1]}…{colon}{strategy}"
 
 
 def _clock_face(seconds: float) -> str:

@@ -131,6 +131,18 @@ def test_the_live_view_fits_the_terminal(height: int, strategies: int, seeds: in
         assert any("means" in line or "more" in line for line in frame)
 
 
+def test_a_long_scenario_leaves_room_for_the_strategy() -> None:
+    scenarios, strategies = ("iid", "label-skew:alpha=0.3+uneven-work"), ("fedavg", "trimmed-mean:trim=2")
+    screen = Live(terminal()[0])
+    screen.begin([Entry(scenario, name, 0) for scenario in scenarios for name in strategies], 3, {})
+    paper, out = terminal()
+    paper.print(screen._frame())
+    screen.close()
+    frame = "\n".join(lines_of(out.getvalue()))
+    for seen in ("iid: fedavg", "iid: trimmed-mean:trim=2", "label-skew:alpha=…: fedavg", "labe…: trimmed-mean:trim=2"):
+        assert seen in frame
+
+
 def test_live_shows_means_of_seeds() -> None:
     entries = [Entry("iid", name, seed) for name in ("fedavg", "fednova") for seed in range(10)]
     screen = Live(terminal()[0])
