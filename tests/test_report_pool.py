@@ -119,6 +119,7 @@ def test_contradictions_are_refused(tmp_path: Path, capsys: Any) -> None:
     one = made_up_run(tmp_path / "one", seeds=(0,))
     twice = made_up_run(tmp_path / "twice", seeds=(0, 1))
     assert "fedavg with seed 0 in iid is in both" in refusal(capsys, one, twice, "--out", tmp_path / "out")
+    assert "fedavg with seed 0 in iid is in both" in refusal(capsys, one, one, "--out", tmp_path / "out")
     shards = {"shards": {"iid/seed0": "other"}}
     other = made_up_run(tmp_path / "other", strategies=["fedprox"], seeds=(0,), run={"data": shards})
     assert "the data of iid/seed0 differ" in refusal(capsys, one, other, "--out", tmp_path / "out")

@@ -85,11 +85,12 @@ def _check_different(runs: Sequence[ReadRun]) -> None:
     seen: dict[Entry, Path] = {}
     for run in runs:
         for entry in dict.fromkeys(row.entry for row in run.read_rounds()):
-            if seen.setdefault(entry, run.path) != run.path:
+            if entry in seen:
                 raise UserError(
                     f"{entry.strategy} with seed {entry.seed} in {entry.scenario} is in both {seen[entry]} and"
                     f" {run.path}: leave one out"
                 )
+            seen[entry] = run.path
 
 
 def _check_seeds(rounds: Sequence[RoundRow]) -> None:
