@@ -93,7 +93,7 @@ def _reason(group: Sequence[str], rows: Sequence[ClientRow], names: Mapping[str,
     used = _by_round(row for row in rows if row.status == "ok")
     most = max(map(len, used), default=0)
     if most == 0:
-        return "reason unknown"
+        return "no client's update was ever used"
     plain = {name: plain_rule(name, most) for name in group}
     known = {name: one for name, one in plain.items() if one.rule in _RULES}
     reason = _condition({one.rule for one in known.values()}, used, most) if len(known) > 1 else None

@@ -317,6 +317,12 @@ def test_the_reason_is_the_condition_that_held(
     assert sentence.endswith(f"coincided to the bit: {reason}.")
 
 
+def test_without_a_single_update_every_rule_is_the_same() -> None:
+    clients = [replace(row, status="failed") for row in equal_work("fedavg my.Rule")]
+    [sentence] = sentences(curve("fedavg", *UP) + curve("my.Rule", *UP), clients)
+    assert sentence.endswith("coincided to the bit: no client's update was ever used.")
+
+
 def test_one_unequal_round_spoils_the_reason() -> None:
     clients = equal_work("fedavg weighted")
     clients[-1] = replace(clients[-1], num_examples=9)
