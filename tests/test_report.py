@@ -24,7 +24,9 @@ from server.report import write_report
 from server.report.client_rows import ClientLine, client_lines, fit
 from server.report.measures import metrics_of
 from server.report.over_seeds import over_seeds
+from server.report.page import render
 from server.report.plotly_js import hash_source
+from server.report.read import read_run
 from server.report.roles import Parts, parts_of
 from server.report.tables import fairness_table, spans
 from server.results import ClientRow, Entry, LocalRow, RoundRow, RunFolder
@@ -131,6 +133,15 @@ def test_failed_clients_are_listed_with_their_reasons(tmp_path: Path) -> None:
     assert "iid0weighted0-21-2rejectedarray 3 holds NaN" in re.sub(r"\s*\n\s*", "", text)  # the cells of its row
     assert "failed or were rejected" in text
     assert "failed or were rejected" not in Tags(report(tmp_path / "other", ROUNDS, work("weighted"))).text
+
+
+def test_lines_of_clients_that_are_left_out_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two scenarios, three strategies, three seeds, five clients: with 30 lines the first seed alone is left."""
+    outcome = Outcome.read(read_run(made_up_run(tmp_path / "run")))
+    picture = draw_curves(outcome.rounds, outcome.same)
+    assert "more lines of clients" not in render(outcome, "run", "title", "", picture)
+    monkeypatch.setattr("server.report.page._MOST_LINES", 30)
+    assert "60 more lines of clients" in render(outcome, "run", "title", "", picture)
 
 
 def test_thousands_of_failures_do_not_swell_the_page(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from server.coincidences import Coincidence
 from server.names import short_names
 from server.plot import ACCURACY_TICKS, COLOURS, DARK, LIGHT
-from server.report.client_rows import ClientLine, fit
+from server.report.client_rows import ClientLine
 from server.report.measures import costs_of, metrics_of
 from server.report.over_seeds import over_seeds
 from server.report.roles import Parts
@@ -21,7 +21,6 @@ from server.statistics.panel import ACCURACY, LOSS, ROUNDS_TO_TARGET, WORST_CLIE
 from server.summary import Outcome
 
 _DIGITS: Final = 5  # significant; all are in the .csv files
-_MOST_LINES: Final = 12_000  # of clients on the page, over all scenarios, strategies and seeds
 _MOST_CELLS: Final = 60_000  # of counts by client and class; beyond, one seed a scenario, then the first clients
 _DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash")
 _SYMBOLS: Final = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "pentagon")
@@ -37,14 +36,14 @@ def embed(
     Args:
         outcome: of the run.
         parts: who had which part, by scenario and seed.
-        lines: the clients of each contestant.
+        lines: the clients of each contestant that the page has room for.
     """
     panels = outcome.panels
     strategies = list(dict.fromkeys(name for panel in panels for name in panel.strategies))
     place = {name: i for i, name in enumerate(strategies)}
     names = short_names(strategies)
     clients: dict[tuple[str, int], dict[int, list[Any]]] = defaultdict(dict)
-    for entry, some in fit(lines, sorted({entry.seed for entry in lines}), _MOST_LINES).items():
+    for entry, some in lines.items():
         if entry.strategy in place:
             clients[entry.scenario, entry.seed][place[entry.strategy]] = list(map(_line, some))
     scenarios = []

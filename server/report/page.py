@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from server.page_parts import STYLE
 from server.report import page_style, script
-from server.report.client_rows import client_lines
+from server.report.client_rows import client_lines, fit
 from server.report.embedded import embed
 from server.report.page_template import PAGE
 from server.report.plotly_js import hash_source, pack_plotly
@@ -27,6 +27,7 @@ from server.report.tables import (
 from server.statistics.panel import Panel
 from server.summary import Outcome, summary_table
 
+_MOST_LINES: Final = 12_000  # of clients on the page, over all scenarios, strategies and seeds
 _MOST_OPEN: Final = 16  # lines of a table that is open at first
 
 
@@ -50,7 +51,8 @@ def render(outcome: Outcome, folder: str, title: str, subtitle: str, curves: byt
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(PAGE)
     sources: Sequence[Mapping[str, Any]] = run.get("sources") or [{**run, "folder": folder}]
     lines = client_lines(outcome.clients, outcome.local)
-    scripts = _scripts({"name": folder, **embed(outcome, parts, lines)}) if curves else None
+    kept = fit(lines, sorted({entry.seed for entry in lines}), _MOST_LINES)
+    scripts = _scripts({"name": folder, **embed(outcome, parts, kept)}) if curves else None
     return template.render(
         style=STYLE + page_style.STYLE,
         scripts=scripts,
@@ -70,6 +72,7 @@ def render(outcome: Outcome, folder: str, title: str, subtitle: str, curves: byt
         rounds=round_tables(outcome.rounds),
         comparisons=comparison_table(outcome.comparisons, panels),
         targets=target_table(outcome.targets, panels),
+        lines_left=sum(map(len, lines.values())) - sum(map(len, kept.values())),
         measured=any(line.before is not None for some in lines.values() for line in some),
         fairness=fairness_table(lines, parts),
         refusals=refusal_table(outcome.clients, list(dict.fromkeys(row.entry for row in outcome.rounds))),

@@ -104,6 +104,9 @@ PAGE = (
 {% if measured %}
 {{ figure("clients", "Accuracy of the global model on each client's own shard") }}
 <div class="needs-script" id="client-table"></div>
+{% if lines_left %}
+<p class="note">{{ "{:,}".format(lines_left) }} more lines of clients, of other seeds first and then of better ones, are in local.csv.</p>
+{% endif %}
 {% else %}
 <p class="note">No client has tested the global model on its own shard yet.</p>
 {% endif %}
