@@ -234,8 +234,8 @@ class _Round:
         for node, fate in fates.items():
             if fate.absent:
                 self._report(Verdict(node, "failed", fate.absent, expected=True))
-            if fate.late:  # it got the model, and trained in vain
-                self.bytes_down += wire.record_bytes(wire.record(self.arrays))
+        if late := sum(bool(fate.late) for fate in fates.values()):  # they got the model, and trained in vain
+            self.bytes_down += late * wire.record_bytes(wire.record(self.arrays))
         return fates
 
     def _fated(self, message: Message, fates: Mapping[int, Fate]) -> Message:

@@ -1,6 +1,5 @@
 """From what the user wrote to a strategy: a name of ours, or the dotted path of any Flower message-API strategy."""
 
-import difflib
 import importlib
 import inspect
 import json
@@ -11,7 +10,7 @@ from flwr.serverapp.strategy import FedAvg, Strategy
 
 from strategies import REGISTRY
 from strategies.base import rule_options
-from task.errors import UserError, describe
+from task.errors import UserError, describe, did_you_mean
 from task.structure import Structure
 
 # A comparison decides itself who takes part, and evaluates centrally; Flower's own minima would only make it wait.
@@ -53,10 +52,8 @@ def make_strategy(
         kind = _import_strategy(name)
         known = _arguments(kind)
     if unknown := sorted(options.keys() - known):
-        near = difflib.get_close_matches(unknown[0], known, 1)
-        raise UserError(
-            f"strategy {name} has no option {unknown[0]!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-        )
+        told = [f"strategy {name} has no option {unknown[0]!r}", did_you_mean(unknown[0], known)]
+        raise UserError("; ".join(filter(None, told)))
     defaults = {key: value for key, value in _FLOWER_DEFAULTS.items() if key in known}
     try:
         return kind(**{**defaults, **options})
@@ -91,11 +88,9 @@ def parse_specification(specification: str) -> tuple[str, dict[str, Any]]:
 def _import_strategy(path: str) -> type[Strategy]:
     module_name, dot, class_name = path.rpartition(".")
     if not dot:
-        near = difflib.get_close_matches(path, REGISTRY, 1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UserError(
-            f"unknown strategy {path!r}; {hint}there are {', '.join(REGISTRY)}, or any of Flower's by its dotted path"
-        )
+        there_are = f"there are {', '.join(REGISTRY)}, or any of Flower's by its dotted path"
+        told = [did_you_mean(path, REGISTRY, cutoff=0.4), there_are]
+        raise UserError(f"unknown strategy {path!r}; {' '.join(filter(None, told))}")
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except Exception as error:  # an import runs the user's code, which may raise anything

@@ -1,5 +1,7 @@
 """The one exception that a user's mistake raises, and how errors of others are told in a line."""
 
+import difflib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,6 +26,12 @@ def one_line(text: str) -> str:
     """A text on one line of at most 300 characters, for tables and terminals."""
     words = " ".join(text.split())
     return words if len(words) <= 300 else words[:297] + "..."
+
+
+def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """A question with the nearest of the known words; "" where none is near enough (0..1, the higher the nearer)."""
+    near = difflib.get_close_matches(word, list(known), 1, cutoff)
+    return f"did you mean {near[0]!r}?" if near else ""
 
 
 def describe_invalid(error: "ValidationError") -> str:

@@ -1,7 +1,6 @@
 """A command line as a Python function: the same options as keywords, by way of the parser that the command has."""
 
 import argparse
-import difflib
 import inspect
 import operator
 import os
@@ -11,7 +10,7 @@ from functools import reduce
 from types import UnionType
 from typing import Annotated, Any, Literal, NoReturn, Union, get_args, get_origin
 
-from task.errors import UserError
+from task.errors import UserError, did_you_mean
 from task.options import Parser
 
 
@@ -42,8 +41,7 @@ def words_of(parser: argparse.ArgumentParser, given: Mapping[str, Any]) -> list[
     words: list[str] = []
     for name, value in given.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            hint = did_you_mean(name, known) or f"there are {', '.join(known)}"
             raise UserError(f"there is no keyword {name!r}; {hint}")
         if value is not None:
             words += _words(known[name], value)

@@ -5,7 +5,6 @@ for a scenario alone, too. A name of one's own goes before: `hospitals=label-ske
 file a part is a table, and `name` says how to call it if not like the file.
 """
 
-import difflib
 import json
 import re
 import tomllib
@@ -17,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from task import seeds
-from task.errors import UserError, describe_invalid
+from task.errors import UserError, describe_invalid, did_you_mean
 
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -352,9 +351,8 @@ def resolved(text: str) -> str:
 def _parts(values: Mapping[str, Mapping[str, Any]], where: str) -> tuple[Part, ...]:
     for name in values:
         if name not in PARTS:
-            near = difflib.get_close_matches(name, PARTS, 1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise UserError(f"{where}: no scenario {name!r}; {hint}choose of {', '.join(PARTS)}, or a .toml file")
+            told = [did_you_mean(name, PARTS), f"choose of {', '.join(PARTS)}, or a .toml file"]
+            raise UserError(f"{where}: no scenario {name!r}; {' '.join(filter(None, told))}")
     parts = tuple(_part(kind, values[name], where) for name, kind in PARTS.items() if name in values)
     cutting = [part.name for part in parts if part.cuts]
     if len(cutting) > 1:
@@ -366,10 +364,8 @@ def _part(kind: type[Part], options: Mapping[str, Any], where: str) -> Part:
     known = kind.model_fields
     for option in options:
         if option not in known:
-            near = difflib.get_close_matches(option, known, 1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            there_are = f"there are {', '.join(known)}" if known else "it has none"
-            raise UserError(f"{where}: {kind.name} has no option {option!r}; {hint}{there_are}")
+            told = [did_you_mean(option, known), f"there are {', '.join(known)}" if known else "it has none"]
+            raise UserError(f"{where}: {kind.name} has no option {option!r}; {' '.join(filter(None, told))}")
     try:
         return kind.model_validate(options)
     except ValidationError as error:

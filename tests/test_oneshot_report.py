@@ -33,13 +33,14 @@ from server.oneshot.combination import (
     Material,
     Row,
 )
-from server.oneshot.estimates import difference, estimate, summarise
+from server.oneshot.estimates import difference, summarise
 from server.oneshot.filters import Filters, filters
 from server.oneshot.geometry import geometry
 from server.oneshot.page import render
 from server.oneshot.results import write_results
 from server.oneshot.table import method_table, seed_table, summary_table
 from server.oneshot.verdict import fails, verdict
+from server.statistics.estimate import estimate
 from strategies.matching import Matching
 from task.backend import load
 from task.evaluation import Evaluator, resident

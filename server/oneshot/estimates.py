@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from server.oneshot.combination import LOCAL, MEAN_LOCAL, METHODS, Combination, Row
-from server.statistics.estimate import Estimate as Estimate  # and for those that import it from here
-from server.statistics.estimate import estimate as estimate
+from server.statistics.estimate import Estimate, estimate
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from server.oneshot.combination import (
     MEAN_LOCAL,
     Combination,
 )
-from server.oneshot.estimates import Estimate
+from server.statistics.estimate import Estimate
 
 LOCALS = "local-0 ..."
 """What stands for the local models where they share one line."""

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from server.statistics.estimate import LEVEL
 from server.statistics.panel import Floats
-
-_LEVEL = 0.975  # of the t distribution; both sides together leave 5 %
 
 
 @dataclass(frozen=True)
@@ -39,5 +38,5 @@ def over_seeds(values: Floats) -> OverSeeds:
     if several.any():
         from scipy.special import stdtrit  # the quantile alone: scipy.stats takes half a second to import
 
-        half[several] = stdtrit(seeds[several] - 1, _LEVEL) * error[several]
+        half[several] = stdtrit(seeds[several] - 1, LEVEL) * error[several]
     return OverSeeds(mean, half, seeds)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-_LEVEL = 0.975  # of the t distribution; both sides together leave 5 %
+LEVEL = 0.975  # of the t distribution; both sides together leave 5 %
 
 
 @dataclass(frozen=True)
@@ -35,4 +35,4 @@ def estimate(values: Sequence[float]) -> Estimate:
         return Estimate(mean, None, seeds)
     from scipy.special import stdtrit  # the quantile alone: scipy.stats takes half a second to import
 
-    return Estimate(mean, float(stdtrit(seeds - 1, _LEVEL)) * stdev(values) / math.sqrt(seeds), seeds)
+    return Estimate(mean, float(stdtrit(seeds - 1, LEVEL)) * stdev(values) / math.sqrt(seeds), seeds)
