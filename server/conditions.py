@@ -102,7 +102,7 @@ class Conditions:
         honest: dict[int, Arrays] = {}
         held: dict[int, tuple[Message, Arrays]] = {}
         for message in replies:
-            client = client_of[message.metadata.src_node_id]
+            client = client_of.get(message.metadata.src_node_id, -1)  # -1: of nobody who was asked
             attacks = client in self.attackers
             arrays = _readable(message, x) if attacks or self._attack.of_others else None
             if arrays is None:
@@ -159,7 +159,7 @@ def _readable(message: Message, like: Arrays) -> Arrays | None:
     if message.has_error():
         return None
     try:
-        update, _ = wire.read_reply(message)
+        update, _ = wire.read_reply(message, like)
         check_update(update, like)
     except ValueError:
         return None

@@ -11,7 +11,7 @@ from server.files import write_atomic
 from server.machine import cores
 from server.results import ClientRow, Entry, LocalRow, RoundRow, RunFolder
 from server.screen import Screen
-from strategies.base import Verdict
+from strategies.gate import Verdict
 from task.update import Arrays, Memory
 
 

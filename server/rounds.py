@@ -3,9 +3,10 @@
 Flower's own `Strategy.start` cannot stop, resume or leave a lost client behind; any message-API strategy runs here.
 """
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from flwr.app import Message
@@ -17,12 +18,15 @@ from server.federation import Chosen, Federation
 from server.replies import replies
 from server.results import ClientRow, Entry, LocalRow, RoundRow
 from server.stop import Stop, Stopped
-from strategies.base import Shell, Verdict, conform, needs_of, screen
+from strategies.base import Shell, conform, needs_of
+from strategies.gate import Expected, Verdict, screen
 from task import seeds, wire
 from task.errors import describe
 from task.update import Arrays, Memory
 
 _LOOK_SECONDS = 0.05  # between two looks whether enough clients can be reached
+
+log = logging.getLogger("fedarena")
 
 
 class Journal(Protocol):
@@ -40,19 +44,21 @@ class Journal(Protocol):
 
 @dataclass(frozen=True)
 class Terms:
-    """When a round counts.
+    """When a round counts, and what counts in it.
 
     Attributes:
         deadline: seconds from sending a round's messages until nobody is waited for any more; None: no end.
         quorum: valid updates that a round needs, >= 1.
         tries: how often a round is played before its contestant stops with what it has, >= 1.
         recovery: seconds that a new try waits for enough clients to be reachable.
+        max_norm: the largest L2 norm of an update that is used; None: any.
     """
 
     deadline: float | None = None
     quorum: int = 1
     tries: int = 1
     recovery: float = 0.0
+    max_norm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,7 @@ class Contestant:
         terms: when a round counts.
         conditions: what the scenario does in its rounds; None: nothing.
         measures: whether clients test on their own shards in a round.
+        examples: how many examples each client has, by its number, as far as that is known beforehand.
     """
 
     entry: Entry
@@ -80,6 +87,7 @@ class Contestant:
     terms: Terms = Terms()
     conditions: Conditions | None = None
     measures: Callable[[int], bool] = lambda _: False
+    examples: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def memory(self) -> Memory:
@@ -99,7 +107,8 @@ def run_rounds(contestant: Contestant, arrays: Arrays, first: int, last: int, jo
         The final global arrays.
 
     Raises:
-        Stopped: if a round has fewer valid updates than its quorum in every try, the strategy fails, or `stop` is set.
+        Stopped: if in every try a round has fewer valid updates than its quorum, or what the strategy makes of them is
+            not finite; the strategy fails; or `stop` is set.
     """
     if stop.is_set():
         raise Stopped(stop.reason)
@@ -150,11 +159,12 @@ class _Round:
     @property
     def told(self) -> str:
         """What is to say of a round that does not count."""
-        of = f"{len(self.clients)} clients"
-        if self.contestant.terms.quorum == 1:
+        of, quorum = f"{len(self.clients)} clients", self.contestant.terms.quorum
+        if self.accepted >= quorum:
+            return f"round {self.number} gave no finite model from the {self.accepted} valid updates of {of}"
+        if quorum == 1:
             return f"round {self.number} brought no valid update from {of}"
-        needed = f"{self.contestant.terms.quorum} are needed"
-        return f"round {self.number} brought {self.accepted} valid updates from {of}, {needed}"
+        return f"round {self.number} brought {self.accepted} valid updates from {of}, {quorum} are needed"
 
     def play(self) -> Arrays | None:
         """The new global arrays; None without a quorum."""
@@ -204,20 +214,23 @@ class _Round:
             nodes = [message.metadata.dst_node_id for message in messages]
             waiting = dict(zip(grid.push_messages(messages), nodes, strict=True))
             del messages
-            deadline = self.contestant.terms.deadline
+            terms = self.contestant.terms
+            examples = self.contestant.examples
+            expected = Expected(self.arrays, needs, dict(waiting), self.clients, examples, terms.max_norm)
+            deadline = terms.deadline
             came: Iterable[Message] = replies(self.contestant.federation, waiting, self._report, self.stop, deadline)
             if self.contestant.conditions:
                 came = self.contestant.conditions.turn(self.number, self.arrays, came, self.clients)
             if isinstance(strategy, Shell):
-                strategy.report = self._report
+                strategy.report, strategy.expected = self._report, expected
                 result, _ = strategy.aggregate_train(self.number, came)
             else:
                 # Strategies of others add up in the order of the replies: give them always the same one.
-                passed = sorted(screen(came, self.arrays, needs, self._report), key=self._client_of)
-                if len(passed) < self.contestant.terms.quorum:
+                passed = sorted(screen(came, expected, self._report), key=self._client_of)
+                if len(passed) < terms.quorum:
                     return None  # before the strategy, which may remember what it saw
-                result, _ = strategy.aggregate_train(self.number, [m for m, _ in passed])
-            if result is None or self.accepted < self.contestant.terms.quorum:
+                result, _ = strategy.aggregate_train(self.number, wire.alike([message for message, _ in passed]))
+            if result is None or self.accepted < terms.quorum:
                 return None
             return conform(wire.arrays_of(result), self.arrays)
         except Stopped:
@@ -248,6 +261,9 @@ class _Round:
         return self.clients[passed[0].metadata.src_node_id]
 
     def _report(self, verdict: Verdict) -> None:
+        if verdict.stray:
+            log.warning("round %d: dropped a reply of node %d: %s", self.number, verdict.node_id, verdict.reason)
+            return
         update, facts, conditions = verdict.update, verdict.facts, self.contestant.conditions
         if conditions and self.clients[verdict.node_id] in conditions.attackers:
             verdict = replace(verdict, expected=True)

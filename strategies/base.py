@@ -8,21 +8,22 @@ A strategy that remembers something between rounds is a `strategies.memory.Memor
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, Metadata, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 from flwr.serverapp.strategy import Strategy
 
+from strategies.gate import Expected, Report, Verdict, screen, unreported
+from strategies.kernels import all_finite
 from task import wire
 from task.config import Training
-from task.errors import one_line
-from task.update import Arrays, Facts, Memory, Update, check_update
+from task.update import Arrays, Memory, Update
 
 Rule = Callable[..., Arrays]
 
@@ -48,64 +49,6 @@ class Range:
 FROM_ZERO, ABOVE_ZERO, SHARE = Range(0), Range(0, low_too=False), Range(0, 1)
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What became of one client's reply in one round."""
-
-    node_id: int
-    status: Literal["ok", "rejected", "failed"]
-    reason: str = ""
-    update: Update | None = None  # as sent, for a reply that could be read
-    facts: Facts = field(default_factory=Facts)
-    bytes_up: int = 0
-    expected: bool = False  # the scenario asked for it: no news to anybody
-
-
-Report = Callable[[Verdict], None]
-
-
-def unreported(_: Verdict) -> None:
-    """For those who do not want to know."""
-
-
-def screen(
-    replies: Iterable[Message],
-    like: Arrays,
-    needs: Iterable[str] = (),
-    report: Report = unreported,
-) -> Iterator[tuple[Message, Update]]:
-    """Let pass the replies that a rule may see, as they come; report every reply, passed or not.
-
-    Args:
-        replies: train replies, error replies among them.
-        like: the global arrays of the round.
-        needs: names of `Update` fields that the rule needs to be given; others may be missing, and are checked all the
-            same where they are not.
-        report: called with each reply's verdict, before the reply is passed on.
-
-    Yields:
-        The message and its update, unchanged.
-    """
-    for message in replies:
-        node, size = message.metadata.src_node_id, wire.array_bytes(message)
-        if message.has_error():
-            report(Verdict(node, "failed", one_line(message.error.reason or "no reason given")))
-            continue
-        update, facts = None, Facts()
-        try:
-            update, facts = wire.read_reply(message)
-            check_update(update, like)
-            for name in needs:
-                # An update that does not say num_examples has 1; what was sent is among the facts.
-                if getattr(facts if name == "num_examples" else update, name) is None:
-                    raise ValueError(f"{name} is missing, which this strategy needs")
-        except ValueError as error:
-            report(Verdict(node, "rejected", one_line(str(error)), update, facts, size))
-            continue
-        report(Verdict(node, "ok", "", update, facts, size))
-        yield message, update
-
-
 # Flower's own default of two makes a federation of one wait for ever.
 _MINIMA = {"min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
 
@@ -126,6 +69,8 @@ class Shell(FlowerFedAvg):
         asks: what its train messages say beside the round's configuration.
         report: told what became of each reply.
         clients: the number of the client at each node, where that is known.
+        expected: what the replies of the next aggregation have to be; None, as in Flower's own `start`: answers to the
+            messages that this strategy made.
         memory: what the strategy remembers between rounds, by name; a checkpoint holds it, and a resumed run puts it
             back. Empty before the first round, and always for a rule that remembers nothing.
 
@@ -148,8 +93,10 @@ class Shell(FlowerFedAvg):
         self.asks: dict[str, Any] = {}
         self.report: Report = unreported
         self.clients: Mapping[int, int] = {}
+        self.expected: Expected | None = None
         self.memory: Memory = {}
         self._global: Arrays = []
+        self._sent: list[Metadata] = []
 
     @classmethod
     def check_options(cls, options: Mapping[str, Any]) -> None:
@@ -180,7 +127,8 @@ class Shell(FlowerFedAvg):
         self._global = wire.arrays_of(arrays)
         if self.asks:
             config = wire.train_config({**config, **self.asks})
-        messages: Iterable[Message] = super().configure_train(server_round, arrays, config, grid)
+        messages: list[Message] = list(super().configure_train(server_round, arrays, config, grid))
+        self._sent = [message.metadata for message in messages]
         return messages
 
     def aggregate_train(
@@ -188,18 +136,32 @@ class Shell(FlowerFedAvg):
         server_round: int,  # noqa: ARG002 - Flower's signature
         replies: Iterable[Message],
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Apply the rule to the replies that pass the gate; (None, None) if none does.
+        """Apply the rule to the replies that pass the gate.
 
         `replies` may be a generator that yields while clients still train.
+
+        Returns:
+            The new global arrays and how many made them; (None, None), with the memory as it was, if no reply passes or
+            if what the rule makes of them is not finite: Flower keeps the old arrays then.
         """
         tally = _Tally(self.report)
-        passed = screen(replies, self._global, self.needs, tally)
+        passed = screen(replies, self.expected or self._answers(), tally)
         updates = (self._numbered(message, update) for message, update in passed)
         first = next(updates, None)
         if first is None:
             return None, None
-        new = self._apply(chain([first], updates))
+        before = self.memory
+        with np.errstate(all="ignore"):  # what overflows is found below
+            new = self._apply(chain([first], updates))
+        if not all(all_finite(array) for some in (new, *self.memory.values()) for array in some):
+            self.memory = before
+            return None, None
         return wire.record(new), tally.metrics()
+
+    def _answers(self) -> Expected:
+        """What the replies have to be where nobody said so: Flower's grid has given the messages their ids."""
+        asked = {sent.message_id: sent.dst_node_id for sent in self._sent if sent.message_id}
+        return Expected(self._global, self.needs, asked or None, self.clients)
 
     def _numbered(self, message: Message, update: Update) -> Update:  # noqa: ARG002 - of use to those who tell clients apart
         """The update under the client's number that the rule is to see."""
@@ -240,15 +202,17 @@ def rule_options(rule: Rule) -> set[str]:
     return {p.name for p in inspect.signature(rule).parameters.values() if p.kind is p.KEYWORD_ONLY}
 
 
-def conform(arrays: Arrays, like: Arrays) -> Arrays:
+def conform(arrays: Arrays, like: Arrays) -> Arrays | None:
     """Bring a strategy's result back to the model's dtypes (Flower's FedAdam, for one, returns float64).
 
+    Returns:
+        New arrays; None if a value is not finite.
+
     Raises:
-        ValueError: if the count or a shape differs, or a value is not finite.
+        ValueError: if the count or a shape differs.
     """
     if [a.shape for a in arrays] != [x.shape for x in like]:
         raise ValueError("the strategy returned arrays of other shapes than the model's")
-    result = [np.asarray(a, dtype=x.dtype) for a, x in zip(arrays, like, strict=True)]
-    if not all(np.isfinite(a).all() for a in result):
-        raise ValueError("the strategy returned values that are not finite (NaN or infinity)")
-    return result
+    with np.errstate(over="ignore"):
+        result = [np.asarray(a, dtype=x.dtype) for a, x in zip(arrays, like, strict=True)]
+    return result if all(map(all_finite, result)) else None

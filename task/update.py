@@ -1,5 +1,6 @@
 """What one client sends back after local training, as the rules see it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -74,11 +75,35 @@ def check_update(update: Update, like: Sequence[np.ndarray], *, strict_dtypes: b
     for i, (array, expected) in enumerate(zip(update.arrays, like, strict=True)):
         if not isinstance(array, np.ndarray):
             raise ValueError(f"array {i} is a {type(array).__name__}, not a NumPy array")
-        if array.shape != expected.shape:
-            raise ValueError(f"array {i} has shape {array.shape} where the model has {expected.shape}")
-        if array.dtype != expected.dtype and (
-            strict_dtypes or not np.can_cast(array.dtype, expected.dtype, casting="same_kind")
-        ):
-            raise ValueError(f"array {i} has dtype {array.dtype} where the model has {expected.dtype}")
+        castable = not strict_dtypes and np.can_cast(array.dtype, expected.dtype, casting="same_kind")
+        check_kind(i, array.shape, expected.dtype if castable else array.dtype, expected)
         if not np.isfinite(array).all():
             raise ValueError(f"array {i} holds values that are not finite (NaN or infinity)")
+
+
+def check_kind(i: int, shape: tuple[int, ...], dtype: np.dtype, expected: np.ndarray) -> None:
+    """See that array `i` is of the model's shape and dtype.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if shape != expected.shape:
+        raise ValueError(f"array {i} has shape {shape} where the model has {expected.shape}")
+    if dtype != expected.dtype:
+        raise ValueError(f"array {i} has dtype {dtype} where the model has {expected.dtype}")
+
+
+def check_facts(facts: Facts) -> None:
+    """Refuse facts that no table or sum should see. The training loss may be anything: a model may well diverge.
+
+    Raises:
+        ValueError: seconds or a privacy budget that is negative or not finite, an accuracy out of 0..1.
+    """
+    for name in ("seconds", "cpu_seconds", "dp_epsilon"):
+        value = getattr(facts, name)
+        if value is not None and not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be finite and >= 0, not {value!r}")
+    for name in ("accuracy_before", "accuracy_after"):
+        value = getattr(facts, name)
+        if value is not None and not 0 <= value <= 1:
+            raise ValueError(f"{name} must be in 0..1, not {value!r}")

@@ -7,6 +7,7 @@ from typing import Any, cast
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
+from task.npy import read_npy
 from task.update import Arrays, Facts, Update
 
 # Flower's own strategies look for these keys; keep theirs.
@@ -32,6 +33,8 @@ TRAIN_FACTS = (
     "accuracy-after",
 )
 EVALUATE_FACTS = (NUM_EXAMPLES, "client", "loss", "accuracy")
+
+_NUMPY = "numpy.ndarray"  # how Flower calls an array that np.save has written
 
 PROCESS_HEADER = "x-fedarena-process"  # drawn at random at a client's start; tells two processes of one client apart
 
@@ -93,12 +96,16 @@ def metrics(num_examples: int, facts: Mapping[str, Any]) -> MetricRecord:
     )
 
 
-def read_reply(message: Message) -> tuple[Update, Facts]:
-    """Server side: the update and the facts of a train reply; nothing is trusted yet.
+def read_reply(message: Message, like: Arrays) -> tuple[Update, Facts]:
+    """Server side: the update and the facts of a train reply; nothing else is trusted yet.
+
+    Args:
+        message: the reply.
+        like: the global arrays. An array that says that it is of another kind or size is not even read.
 
     Raises:
-        ValueError: for a reply that has not exactly one record of arrays and one of metrics, arrays that cannot be
-            read, or a fact that is not one number.
+        ValueError: for a reply that has not exactly one record of arrays and one of metrics, arrays of another number,
+            shape, dtype or size than the model's, or a fact that is not one number.
     """
     content = message.content
     if len(content.array_records) != 1 or len(content.metric_records) != 1:
@@ -110,14 +117,14 @@ def read_reply(message: Message) -> tuple[Update, Facts]:
     for name in (*TRAIN_FACTS, DP_EPSILON):
         if isinstance(facts.get(name), list):
             raise ValueError(f"{name} is a list where one number is expected")
-    try:
-        arrays = arrays_of(next(iter(content.array_records.values())))
-    except (ValueError, TypeError, EOFError, OSError) as error:
-        raise ValueError(f"the arrays cannot be read: {error}") from error
+    sent = list(next(iter(content.array_records.values())).values())
+    if len(sent) != len(like):
+        raise ValueError(f"{len(sent)} arrays where the model has {len(like)}")
+    arrays = [_read_array(i, array, expected) for i, (array, expected) in enumerate(zip(sent, like, strict=True))]
     client = facts.get("client")
     if not isinstance(client, int | None):
         raise ValueError(f"client must be an integer, not {client!r}")
-    # A rule that needs the number never sees the 1: the gate refuses replies without it (`strategies.base.screen`).
+    # A rule that needs the number never sees the 1: the gate refuses replies without it (`strategies.gate.screen`).
     update = Update(arrays, facts.get(NUM_EXAMPLES, 1), facts.get("local-norm"), client, facts.get("local-steps"))
     return update, Facts(
         num_examples=facts.get(NUM_EXAMPLES),
@@ -131,18 +138,48 @@ def read_reply(message: Message) -> tuple[Update, Facts]:
     )
 
 
+def _read_array(i: int, array: Array, like: np.ndarray) -> np.ndarray:
+    if array.stype != _NUMPY:
+        raise ValueError(f"array {i} cannot be read: it is packed as {array.stype!r} and not as {_NUMPY!r}")
+    return read_npy(i, array.data, like)
+
+
 def train_message(node: int, arrays: ArrayRecord, config: ConfigRecord) -> Message:
     """A train message, as Flower's strategies make it."""
     return Message(RecordDict({ARRAYS: arrays, CONFIG: config}), dst_node_id=node, message_type="train")
+
+
+def alike(replies: list[Message]) -> list[Message]:
+    """The same replies with the same names for their arrays and facts, without what only some of them say.
+
+    Flower's own strategies end the run over a reply whose names are not those of the others.
+
+    Args:
+        replies: that passed the gate, each with one record of arrays and one of metrics.
+    """
+    said = [next(iter(reply.content.metric_records.values())) for reply in replies]
+    shared = [name for name in TRAIN_FACTS if all(isinstance(facts.get(name), int | float) for facts in said)]
+    same = []
+    for reply, facts in zip(replies, said, strict=True):
+        (arrays,) = reply.content.array_records.values()
+        named = ArrayRecord({str(i): array for i, array in enumerate(arrays.values())})
+        content = RecordDict({ARRAYS: named, METRICS: MetricRecord({name: facts[name] for name in shared})})
+        same.append(_holding(reply, content))
+    return same
 
 
 def with_arrays(message: Message, arrays: Arrays) -> Message:
     """The same reply with other arrays under the same keys; the one that came stays as it is."""
     ((name, came),) = message.content.array_records.items()
     sent = ArrayRecord({key: Array(array) for key, array in zip(came, arrays, strict=True)})
-    turned = copy(message)  # a reply that answers the same message, from the same node
-    turned.content = RecordDict({**message.content, name: sent})
-    return turned
+    return _holding(message, RecordDict({**message.content, name: sent}))
+
+
+def _holding(reply: Message, content: RecordDict) -> Message:
+    """A reply to the same message, from the same node, with another content."""
+    other = copy(reply)
+    other.content = content
+    return other
 
 
 def with_config(message: Message, values: Mapping[str, Any]) -> Message:

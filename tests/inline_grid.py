@@ -79,11 +79,13 @@ class InlineGrid(Grid):
         return list(self.pull_messages(self.push_messages(messages)))
 
 
-def mover(step: float, examples: int = 10, norm: float | None = 1.0, number: int = 0) -> Client:
-    """A client that adds `step` to every value."""
+def mover(step: float, examples: int = 10, norm: float | None = 1.0, number: int | None = None) -> Client:
+    """A client that adds `step` to every value; it says its number if it has one."""
 
     def fit(arrays: Arrays, config: dict[str, Any]) -> tuple[Arrays, int, dict[str, Any]]:
-        facts: dict[str, Any] = {"client": number, "local_steps": 3, "train_loss": 0.1, "seconds": 0.01}
+        facts: dict[str, Any] = {"local_steps": 3, "train_loss": 0.1, "seconds": 0.01}
+        if number is not None:
+            facts["client"] = number
         if norm is not None:
             facts["local_norm"] = norm
         return [a + np.asarray(step, a.dtype) for a in arrays], examples, facts

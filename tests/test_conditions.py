@@ -15,7 +15,7 @@ from server.federation import Federation
 from server.results import Entry
 from server.rounds import Contestant, run_rounds
 from server.stop import Stop
-from strategies.base import screen
+from strategies.gate import Expected, screen
 from strategies.specify import make_strategy
 from task import wire
 from task.errors import UserError
@@ -285,7 +285,7 @@ def test_what_an_attacker_could_not_train_passes_untouched(attack, broken):
 def test_the_gate_refuses_only_the_attacker_that_sends_nan():
     came, client_of = replies(movers())
     drawn, verdicts = conditions("byzantine:attack=nan"), []
-    passed = list(screen(drawn.turn(1, X, came, client_of), X, report=verdicts.append))
+    passed = list(screen(drawn.turn(1, X, came, client_of), Expected(X), report=verdicts.append))
     refused = {client_of[v.node_id]: v.reason for v in verdicts if v.status != "ok"}
     assert refused == dict.fromkeys(drawn.attackers, "array 0 holds values that are not finite (NaN or infinity)")
     assert len(passed) == 4

@@ -317,7 +317,7 @@ def test_a_message_and_its_reply_of_12_megabytes(line: Line):
     reply = line.reply_to(message_id)
     assert reply is not None
     assert (reply.metadata.src_node_id, reply.metadata.reply_to_message_id) == (line.node, message_id)
-    arrays, facts = wire.read_reply(reply)
+    arrays, facts = wire.read_reply(reply, sent)
     assert [a.tobytes() for a in arrays.arrays] == [(a + np.float32(1)).tobytes() for a in sent]
     assert facts.num_examples == 10
     assert line.link.state.object_store.get(message_id) is None  # nothing of either is kept
@@ -393,7 +393,7 @@ def test_a_reply_of_which_a_part_came_is_dropped_and_asked_for_again(line: Line,
     line.fleet.push(line.answer(again, 2.0), 0.1)
     reply = line.reply_to(message_id)
     assert reply is not None
-    assert wire.read_reply(reply)[0].arrays[0][0, 0] == 2
+    assert wire.read_reply(reply, X)[0].arrays[0][0, 0] == 2
 
 
 def test_a_reply_of_which_a_part_came_can_be_sent_once_more(line: Line, monkeypatch: pytest.MonkeyPatch):
@@ -412,7 +412,7 @@ def test_a_reply_of_which_a_part_came_can_be_sent_once_more(line: Line, monkeypa
     line.fleet.push(reply, 0.1)
     found = line.reply_to(message_id)
     assert found is not None
-    assert wire.read_reply(found)[0].arrays[0][0, 0] == 1
+    assert wire.read_reply(found, X)[0].arrays[0][0, 0] == 1
 
 
 def test_a_message_that_nobody_waits_for_any_more_is_gone_and_so_is_its_reply(line: Line):
@@ -606,7 +606,7 @@ def test_nothing_but_the_documented_facts_leaves_a_client(line: Line, small_shar
     update = exchange(Message(records, dst_node_id=line.node, message_type="train"))
     assert set(update.content) == {wire.ARRAYS, wire.METRICS}
     assert set(update.content[wire.METRICS]) <= set(wire.TRAIN_FACTS)
-    assert [array.shape for array in wire.read_reply(update)[0].arrays] == [array.shape for array in start]
+    assert [array.shape for array in wire.read_reply(update, start)[0].arrays] == [array.shape for array in start]
 
     records = RecordDict({"arrays": wire.record(start[:1]), "config": ConfigRecord(training)})
     failure = exchange(Message(records, dst_node_id=line.node, message_type="train"))

@@ -448,14 +448,14 @@ def test_scaffold_sends_each_client_its_own_correction_beside_the_model():
 
 
 def test_scaffold_goes_by_the_servers_numbers_and_the_clients_learning_rate():
-    """Both nodes say that they are client 0."""
+    """The nodes do not say which clients they are."""
     for config, options, eta in [
         ({"learning_rate": 0.5}, "", 0.5),
         ({}, "", 0.1),
         ({}, ":local_learning_rate=0.2", 0.2),
     ]:
         strategy = make_strategy(f"scaffold{options}")
-        play(strategy, InlineGrid({k: mover(k + 1, 10, 4.0, 0) for k in (1, 2)}), vector(0), range(1, 2), **config)
+        play(strategy, InlineGrid({k: mover(k + 1, 10, 4.0) for k in (1, 2)}), vector(0), range(1, 2), **config)
         assert {name: float(arrays[0][0]) for name, arrays in strategy.memory.items()} == pytest.approx(
             {"c": -2.5 / (4 * eta), "client-1": -2 / (4 * eta), "client-2": -3 / (4 * eta)}
         )

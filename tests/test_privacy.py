@@ -28,7 +28,8 @@ from client.budget import Ledger, epsilon, rdp
 from client.privacy import Dp, clipped, guard, noised, parse_dp
 from server.rounds import Stopped, run_rounds
 from server.stop import Stop
-from strategies.base import needs_of, screen
+from strategies.base import needs_of
+from strategies.gate import Expected, screen
 from strategies.specify import make_strategy
 from task import wire
 from task.errors import UserError
@@ -114,7 +115,7 @@ class Without(InlineGrid):
     """Clients whose replies lack a fact."""
 
     def __init__(self, *lacking: str) -> None:
-        super().__init__({0: mover(1, 10), 1: mover(3, 30)})
+        super().__init__({0: mover(1, 10, number=0), 1: mover(3, 30, number=1)})
         self.lacking = lacking
 
     def _answer(self, message: Message) -> Message:
@@ -152,11 +153,11 @@ def test_num_examples_that_is_sent_is_checked_whatever_the_strategy(name, sent):
 def test_the_contract_of_an_update_is_kept_and_the_facts_say_what_was_sent():
     grid = Without("num-examples", "client")
     [reply, _] = grid.send_and_receive(make_strategy("fedavg").configure_train(1, wire.record(X), ConfigRecord(), grid))
-    update, facts = wire.read_reply(reply)
+    update, facts = wire.read_reply(reply, X)
     check_update(update, X)
     assert (update.num_examples, update.client, facts.num_examples) == (1, None, None)
     reply.content[wire.METRICS][wire.DP_EPSILON] = 2.5
-    assert wire.read_reply(reply)[1].dp_epsilon == 2.5
+    assert wire.read_reply(reply, X)[1].dp_epsilon == 2.5
 
 
 @pytest.mark.parametrize("lie", [{"client": [1.0]}, {"client": math.inf}, {"cpu-seconds": [1]}, {"dp-epsilon": [1.0]}])
@@ -166,7 +167,7 @@ def test_a_fact_that_is_not_one_number_is_the_clients_fault_alone(lie):
     for name, value in lie.items():
         reply.content[wire.METRICS][name] = value
     verdicts = []
-    assert list(screen([reply], X, (), verdicts.append)) == []
+    assert list(screen([reply], Expected(X), verdicts.append)) == []
     assert next(iter(lie)) in verdicts[0].reason
 
 
@@ -369,8 +370,8 @@ def test_dp_reply_keeps_the_layout_says_epsilon_and_leaves_out_figures_of_the_da
     arrays = wire.arrays_of(reply.content[wire.ARRAYS])
     assert [(a.shape, a.dtype) for a in arrays] == [(x.shape, x.dtype) for x in X]
     assert facts_in(reply) == set(wire.TRAIN_FACTS) - OF_THE_DATA | {"dp-epsilon"}
-    assert wire.read_reply(reply)[1].dp_epsilon == epsilon({1.0: 1}, 1e-5)
-    again = wire.read_reply(app_of()(message(), node))
+    assert wire.read_reply(reply, X)[1].dp_epsilon == epsilon({1.0: 1}, 1e-5)
+    again = wire.read_reply(app_of()(message(), node), X)
     assert again[1].dp_epsilon == epsilon({1.0: 2}, 1e-5)
     assert not np.array_equal(again[0].arrays[0], arrays[0])
 
@@ -600,7 +601,7 @@ def test_a_crash_between_counting_and_sending_over_counts(tmp_path, monkeypatch)
         with pytest.raises(SystemExit):
             app_of()(message(), node)
     assert Ledger(path).spent(1e-5).updates == 1
-    assert wire.read_reply(app_of()(message(), node))[1].dp_epsilon == epsilon({1.0: 2}, 1e-5)
+    assert wire.read_reply(app_of()(message(), node), X)[1].dp_epsilon == epsilon({1.0: 2}, 1e-5)
 
 
 def test_the_count_and_its_name_are_on_disk_before_the_reply_is_made(tmp_path, monkeypatch):

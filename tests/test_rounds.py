@@ -160,8 +160,8 @@ def test_means_hold_one_model_and_not_one_per_client(monkeypatch):
     received = weakref.WeakValueDictionary()
     read = wire.read_reply
 
-    def remember(message):
-        update, facts = read(message)
+    def remember(message, like):
+        update, facts = read(message, like)
         received[len(received_ever)] = update.arrays[0]
         received_ever.append(None)
         return update, facts

@@ -9,7 +9,7 @@ from typing import Any
 from server.federation import Federation
 from server.replies import replies
 from server.stop import Stop, Stopped
-from strategies.base import Verdict, screen
+from strategies.gate import Expected, Verdict, screen
 from task import wire
 from task.update import Arrays, Update
 
@@ -73,8 +73,9 @@ class _Sent:
 
     def collect(self, told: Callable[[], None], stop: Stop) -> list[Update]:
         updates = {}
+        expected = Expected(self.job.start, ("num_examples",), dict(self._waiting), self._clients)
         came = replies(self.job.federation, self._waiting, self._check, stop)
-        for message, update in screen(came, self.job.start, ("num_examples",), self._check):
+        for message, update in screen(came, expected, self._check):
             updates[self._clients[message.metadata.src_node_id]] = update
             told()
         return [updates[client] for client in sorted(updates)]

@@ -1,0 +1,124 @@
+"""The gate: every reply passes it before any rule sees it, or is refused by client and with a reason."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from flwr.app import Message
+
+from strategies.kernels import squared_distances
+from task import wire
+from task.errors import one_line
+from task.update import Arrays, Facts, Update, check_facts, check_update
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one client's reply in one round."""
+
+    node_id: int
+    status: Literal["ok", "rejected", "failed"]
+    reason: str = ""
+    update: Update | None = None  # as sent, for a reply that could be read
+    facts: Facts = field(default_factory=Facts)
+    bytes_up: int = 0
+    expected: bool = False  # the scenario asked for it: no news to anybody
+    stray: bool = False  # nobody asked for it: whoever was asked has a word of its own
+
+
+Report = Callable[[Verdict], None]
+
+
+def unreported(_: Verdict) -> None:
+    """For those who do not want to know."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the replies of one round have to be.
+
+    Attributes:
+        arrays: the global arrays of the round: count, shapes, dtypes and so the size of what may come back.
+        needs: names of `Update` fields that the rule needs to be given; others may be missing, and are checked all the
+            same where they are not.
+        asked: the node that each of the round's messages went to, by the message's id; None: not known, so that who
+            answers what is not checked.
+        clients: the client's number of each node, where that is known.
+        examples: the examples that a client has, by its number, where it said so beforehand; its updates may count
+            for no more.
+        max_norm: the largest L2 norm of x_i - x over all arrays; None: any.
+    """
+
+    arrays: Arrays
+    needs: tuple[str, ...] = ()
+    asked: Mapping[str, int] | None = None
+    clients: Mapping[int, int] = field(default_factory=dict)
+    examples: Mapping[int, int] = field(default_factory=dict)
+    max_norm: float | None = None
+
+
+def screen(
+    replies: Iterable[Message], expected: Expected, report: Report = unreported
+) -> Iterator[tuple[Message, Update]]:
+    """Let pass the replies that a rule may see, as they come; report every reply, passed or not.
+
+    Args:
+        replies: train replies, error replies among them.
+        expected: what they have to be.
+        report: called with each reply's verdict, before the reply is passed on.
+
+    Yields:
+        The message and its update, unchanged.
+    """
+    answered: set[int] = set()
+    for message in replies:
+        node, size = message.metadata.src_node_id, wire.array_bytes(message)
+        update, facts = None, Facts()
+        try:
+            asked = _asked(message, expected)
+            if asked is None or asked in answered:
+                reason = "it answers no message of this round" if asked is None else "a second reply in one round"
+                report(Verdict(node, "rejected", reason, bytes_up=size, stray=True))
+                continue
+            answered.add(asked)
+            node = asked
+            if message.metadata.src_node_id != node and not message.has_error():  # Flower's word on a lost one
+                raise ValueError(f"it comes from node {message.metadata.src_node_id}, and node {node} was asked")
+            if message.has_error():
+                report(Verdict(node, "failed", one_line(message.error.reason or "no reason given")))
+                continue
+            update, facts = wire.read_reply(message, expected.arrays)
+            _check(update, facts, expected, node)
+        except ValueError as error:
+            report(Verdict(node, "rejected", one_line(str(error)), update, facts, size))
+            continue
+        report(Verdict(node, "ok", "", update, facts, size))
+        yield message, update
+
+
+def _asked(message: Message, expected: Expected) -> int | None:
+    """The node whose reply this is: the one that was asked, whoever says that it answers; None: nobody was."""
+    if expected.asked is None:
+        return message.metadata.src_node_id
+    return expected.asked.get(message.metadata.reply_to_message_id)
+
+
+def _check(update: Update, facts: Facts, expected: Expected, node: int) -> None:
+    """Raise a ValueError for an update that no rule should see."""
+    client = expected.clients.get(node)
+    if None not in (client, update.client) and client != update.client:
+        raise ValueError(f"it says that it is client {update.client}, and it is client {client}")
+    check_facts(facts)
+    check_update(update, expected.arrays)
+    for name in expected.needs:
+        # An update that does not say num_examples has 1; what was sent is among the facts.
+        if getattr(facts if name == "num_examples" else update, name) is None:
+            raise ValueError(f"{name} is missing, which this strategy needs")
+    declared = None if client is None else expected.examples.get(client)
+    if declared is not None and update.num_examples > declared:
+        raise ValueError(f"num_examples is {update.num_examples}, and the client has declared {declared}")
+    if expected.max_norm is not None:
+        norm = math.sqrt(squared_distances([expected.arrays, update.arrays])[0, 1])
+        if not norm <= expected.max_norm:
+            raise ValueError(f"the norm of its update is {norm:g}, the bound {expected.max_norm:g}")
