@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from task.errors import UserError
+from task.errors import UserError, shown
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 
@@ -161,11 +161,5 @@ def _check_weights(content: bytes, path: Path) -> int:
     return numbers
 
 
-def shown(text: object, longest: int = 120) -> str:
-    """What a file says of itself, on one line and without characters that a terminal would obey."""
-    words = "".join(c if c.isprintable() else "?" for c in " ".join(str(text).split()))
-    return words if len(words) <= longest else words[: longest - 3] + "..."
-
-
 def _reason(error: BaseException) -> str:
-    return shown(error) or type(error).__name__
+    return shown(str(error)) or type(error).__name__

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from server.oneshot.keras_archive import Archive, shown
-from task.errors import UserError
+from server.oneshot.keras_archive import Archive
+from task.errors import UserError, shown
 
 LAYERS = frozenset(
     {
