@@ -26,8 +26,9 @@ from server.certificates import (
 )
 from server.files import write_atomic
 from task import cache
-from task.errors import UserError
+from task.errors import UserError, quoted
 from task.identity import SUFFIX, fingerprint
+from task.jsontext import read_object
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -297,11 +298,11 @@ def _day(time: datetime) -> str:
 def _parse(path: Path, content: bytes) -> tuple[str, tuple[str, ...], tuple[Member, ...]]:
     """The server, the hosts and the members that a roster.json names."""
     try:
-        values = json.loads(content)
+        values = read_object(content)
         if values["format"] != _FORMAT:
-            raise UserError(f"{path}: is of format {values['format']}; this FedArena reads format {_FORMAT}")
+            raise UserError(f"{path}: is of format {quoted(values['format'])}; this FedArena reads format {_FORMAT}")
         return str(values["server"]), tuple(map(str, values["hosts"])), tuple(map(_member, values["members"]))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise UserError(f"{path}: is damaged; restore it from a backup, or enroll into another folder") from None
 
 

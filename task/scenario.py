@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from task import seeds
 from task.errors import UserError, describe_invalid, did_you_mean, quoted, shown
+from task.jsontext import value_of
 
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -307,10 +308,7 @@ def scenario_of(text: str) -> Scenario:
                 raise UserError(f"{where}: options are written as NAME:option=value,option=value")
             if key in values[part]:
                 raise UserError(f"{where}: {key} of {part} is given twice")
-            try:
-                values[part][key] = json.loads(value)
-            except ValueError:  # no JSON, or a number of thousands of digits
-                values[part][key] = value
+            values[part][key] = value_of(value)
     return Scenario(name, _parts(values, where))
 
 
