@@ -16,7 +16,7 @@ from server.roster import Roster
 from server.screen import open_screen
 from task.address import is_loopback
 from task.chatter import Chatter, console_on
-from task.config import RunConfig, parse
+from task.config import RunConfig
 from task.errors import UserError, describe
 from task.logfile import log_to
 
@@ -92,7 +92,7 @@ def serve(
     saved = opened.read_run() if opened else {}
     if opened and "service" not in saved:
         raise UserError(f"{folder} holds a simulation: go on with python sim.py --resume {folder}")
-    config = parse(saved["config"]) if config is None else config
+    config = opened.read_config() if opened else config
     service = Service.read(saved.get("service", {}), given)
     check_strategies(config)
     host, port = parse_listen(service.listen)
