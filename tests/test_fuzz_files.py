@@ -12,6 +12,7 @@ import shutil
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,13 @@ from server.report.pool import pool
 from server.report.read import read_run
 from server.results import RunFolder
 from server.roster import Roster
+from server.serve import Service
 from server.statistics.write import write_statistics
 from server.summary import Outcome, summary_table
 from task import data, idx
 from task.errors import UserError
 from task.identity import Identity
+from task.jsontext import read_object
 from task.scenario import resolved, scenario_of
 from task.shardfile import load_public, load_shard, load_test, read_header
 from task.shards import prepare
@@ -526,3 +529,17 @@ def test_the_commands_end_with_status_2_and_one_line(
         assert main(words) == 2
         told = capsys.readouterr().err
         assert told.count("\n") == 1 and str(run / name) in told
+
+
+def test_the_service_of_a_run_that_goes_on(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    known = asdict(Service(round_deadline=5.0, quorum=2))
+
+    def door() -> None:
+        try:
+            saved = read_object(file.read_bytes())
+        except ValueError:
+            return
+        assert Service.read(saved, {}).patience > 0
+
+    assert throw("service", 300, lambda dice: fuzz.odd_json(dice, known), door, Path("run.json"))
