@@ -18,6 +18,9 @@ Array = NDArray[Any]
 MAX_CLASSES = 65_536
 """More than this is not a label but a mistake, and would only fill the memory with empty counts."""
 
+MOST_CLASSES = 2**20
+"""Also where the scalar num_classes is stored: every client has a count for each, and every model an output."""
+
 MAX_RATIO = 1032
 """Bytes that deflate, in zip and gzip files, can make of one."""
 
@@ -149,11 +152,11 @@ def check_examples(x: Array, y: Array, where: str, num_classes: int | None = Non
         x: images or feature rows, one per example in the first axis, numbers of any dtype.
         y: labels, shape (examples,), integers.
         where: the file (and array) they came from, for the message.
-        num_classes: labels must be below it; None allows up to MAX_CLASSES.
+        num_classes: labels must be below it, 1 to MOST_CLASSES; None allows up to MAX_CLASSES.
 
     Raises:
-        UserError: no examples, x and y of different length, labels that are not integers or not in
-            0..num_classes-1, pixels that are not numbers or not finite.
+        UserError: no examples, x and y of different length, a num_classes that is out of
+            range, labels that are not integers or not in 0..num_classes-1, pixels that are not numbers or not finite.
     """
     if x.ndim < 2 or x.dtype.kind not in "biuf":
         raise UserError(f"{where}: images must be numbers of shape (n, ...), they are {x.dtype} of shape {x.shape}")
@@ -163,6 +166,8 @@ def check_examples(x: Array, y: Array, where: str, num_classes: int | None = Non
         raise UserError(f"{where}: {len(x)} images but {len(y)} labels; each image needs one label")
     if x.size == 0:
         raise UserError(f"{where}: holds no examples; at least one is needed")
+    if num_classes is not None and not 1 <= num_classes <= MOST_CLASSES:
+        raise UserError(f"{where}: num_classes is {num_classes}; store a number from 1 to {MOST_CLASSES}")
     top = (MAX_CLASSES if num_classes is None else num_classes) - 1
     wrong = np.flatnonzero((y < 0) | (y > top))
     if wrong.size:

@@ -122,6 +122,14 @@ def test_shards_are_cut_or_refused(tmp_path: Path) -> None:
     assert throw("cut", 80, odd_npz(WHOLE), door, file)
 
 
+@pytest.mark.parametrize("classes", [0, -1, 2**20 + 1, 2**31, 2**40, 2**63 - 1])
+def test_classes_that_would_fill_the_memory_with_counts(tmp_path: Path, classes: int) -> None:
+    file = tmp_path / "whole.npz"
+    file.write_bytes(npz(x_train=X, y_train=Y, x_test=X, y_test=Y, num_classes=np.array(classes)))
+    with fuzz.bounded():
+        assert fuzz.refusal(lambda: prepare(str(file), 2, 0, cache=tmp_path / "cache"), file)
+
+
 @pytest.mark.parametrize("read", [load_shard, load_test, load_public, read_header])
 def test_shards(tmp_path: Path, read: Callable[[Path], object]) -> None:
     file = tmp_path / "shard-0.npz"
