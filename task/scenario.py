@@ -21,6 +21,7 @@ from task.jsontext import value_of
 
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_LARGEST = 1 << 14  # bytes of a .toml file; Python's parser takes seconds for a key of more dots than that
 Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -319,7 +320,11 @@ def scenario_from_toml(file: Path) -> Scenario:
         UserError: one line that names the file.
     """
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        with file.open("rb") as opened:
+            content = opened.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise UserError(f"scenario {file}: is larger than {_LARGEST} bytes; a scenario has a few lines")
+        values = tomllib.loads(content.decode())
     except OSError as error:
         raise UserError(f"scenario {file}: {error.strerror}") from None
     except ValueError as error:  # no TOML, no UTF-8, a number of thousands of digits
