@@ -493,6 +493,24 @@ def test_configurations_of_models(model: Path, tmp_path: Path, monkeypatch: pyte
     assert throw("keras config", 60, make, lambda: load_models([model, file]), file)
 
 
+def test_models_of_a_run_bring_no_code(run: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the module that run.json names nor what a model's file names is imported to look at a run."""
+    (tmp_path / "canary_module.py").write_text("import pathlib; pathlib.Path('canary').touch()")
+    monkeypatch.syspath_prepend(tmp_path)
+    facts = json.loads((run / "run.json").read_bytes())
+    facts["config"]["model"] = "canary_module:small"
+    (run / "run.json").write_text(json.dumps(facts))
+    file, parts = run / "models" / "iid-fedavg-seed0.keras", parts_of_archive(model.read_bytes())
+    file.write_bytes(model.read_bytes())
+    assert sim.load(run).models["iid", "fedavg", 0].count_params() > 0
+    for evil in EVIL[:6]:
+        config = json.loads(parts["config.json"])
+        config["config"]["layers"].append(evil)
+        file.write_bytes(fuzz.zipped([*(parts | {"config.json": json.dumps(config).encode()}).items()]))
+        told = fuzz.refusal(lambda: sim.load(run).models["iid", "fedavg", 0], file)
+        assert told and "canary_module" in told
+
+
 def test_weights_of_models(model: Path, tmp_path: Path) -> None:
     file, parts = tmp_path / "theirs.keras", parts_of_archive(model.read_bytes())
 
