@@ -179,5 +179,6 @@ def _parse(path: Path | str, content: bytes) -> tuple[Identity, datetime]:
         identity = Identity(name, client, server, ca, private_key)
         identity.key()
         return identity, x509.load_pem_x509_certificate(ca).not_valid_after_utc
-    except (ValueError, KeyError, TypeError, AttributeError, UnsupportedAlgorithm):
+    # NotImplementedError: a key whose point is compressed
+    except (ValueError, KeyError, TypeError, AttributeError, UnsupportedAlgorithm, NotImplementedError):
         raise UserError(f"{path}: is a damaged identity; copy it from the server's machine again") from None

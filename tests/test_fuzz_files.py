@@ -277,6 +277,10 @@ def test_identities(federation: Path, tmp_path: Path) -> None:
         if dice.random() < 0.5:
             return fuzz.odd_json(dice, known)
         name = dice.choice(["ca", "private_key"])
+        if dice.random() < 0.5:  # below the armour
+            head, *_, foot = known[name].splitlines()
+            inside = fuzz.damaged(dice, base64.b64decode("".join(known[name].splitlines()[1:-1])))
+            return json.dumps(known | {name: f"{head}\n{base64.encodebytes(inside).decode()}{foot}\n"}).encode()
         return json.dumps(known | {name: fuzz.damaged(dice, known[name].encode()).decode("latin1")}).encode()
 
     assert throw("identity", 400, make, lambda: Identity.read(file), file)
