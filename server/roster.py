@@ -230,7 +230,7 @@ class Roster:
             UserError: a certificate has expired, is not valid yet, is damaged, does not belong to its key or its CA, or
                 does not name the host.
         """
-        from cryptography.exceptions import InvalidSignature
+        from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
         now = now or datetime.now(UTC)
         self.check_ca(now)
@@ -247,7 +247,7 @@ class Roster:
             )
         try:
             server.verify_directly_issued_by(ca)
-        except (ValueError, TypeError, InvalidSignature):
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
             raise UserError(f"{self.certificate}: was not signed by {self.ca.name}; {renew}") from None
         if server.public_key() != _key(self.key).public_key():
             raise UserError(f"{self.certificate}: does not belong to {self.key.name}; {renew}")
@@ -307,10 +307,12 @@ def _parse(path: Path, content: bytes) -> tuple[str, tuple[str, ...], tuple[Memb
 
 
 def _member(values: dict[str, Any]) -> Member:
-    revoked = values["revoked"]
+    name, client, revoked = values["name"], values["client"], values["revoked"]
+    if not isinstance(name, str) or type(client) is not int or client < 0:
+        raise ValueError("a value of the wrong kind")
     return Member(
-        name=str(values["name"]),
-        client=int(values["client"]),
+        name=name,
+        client=client,
         public_key=values["public_key"].encode("ascii"),
         enrolled=datetime.fromisoformat(values["enrolled"]),
         revoked=None if revoked is None else datetime.fromisoformat(revoked),

@@ -169,7 +169,6 @@ def _parse(path: Path | str, content: bytes) -> tuple[Identity, datetime]:
             "use the server's version"
         )
     from cryptography import x509
-    from cryptography.exceptions import UnsupportedAlgorithm
 
     try:
         name, client, server = values["name"], values["client"], values["server"]
@@ -179,6 +178,5 @@ def _parse(path: Path | str, content: bytes) -> tuple[Identity, datetime]:
         identity = Identity(name, client, server, ca, private_key)
         identity.key()
         return identity, x509.load_pem_x509_certificate(ca).not_valid_after_utc
-    # NotImplementedError: a key whose point is compressed
-    except (ValueError, KeyError, TypeError, AttributeError, UnsupportedAlgorithm, NotImplementedError):
+    except Exception:  # noqa: BLE001 - of keys and certificates that there are none of, each has its own
         raise UserError(f"{path}: is a damaged identity; copy it from the server's machine again") from None
