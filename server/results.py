@@ -270,8 +270,15 @@ class RunFolder:
 
         Raises:
             UserError: the file is missing or broken, or its configuration is none of this version; or a table holds
-                something else than its rows, which is told now and not when the run is over.
+                something else than its rows, which is told now and not when the run is over. The folder is closed then.
         """
+        try:
+            return self._read_config()
+        except UserError:
+            self.close()
+            raise
+
+    def _read_config(self) -> RunConfig:
         from server.run_files import RunFiles
 
         run = self.read_run()

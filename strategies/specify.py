@@ -9,7 +9,7 @@ from flwr.serverapp.strategy import FedAvg, Strategy
 
 from strategies import REGISTRY
 from strategies.base import rule_options
-from task.errors import UserError, describe, did_you_mean
+from task.errors import UserError, describe, did_you_mean, quoted
 from task.jsontext import value_of
 from task.structure import Structure
 
@@ -87,7 +87,7 @@ def _import_strategy(path: str) -> type[Strategy]:
     if not dot:
         there_are = f"there are {', '.join(REGISTRY)}, or any of Flower's by its dotted path"
         told = [did_you_mean(path, REGISTRY, cutoff=0.4), there_are]
-        raise UserError(f"unknown strategy {path!r}; {' '.join(filter(None, told))}")
+        raise UserError(f"unknown strategy {quoted(path)}; {' '.join(filter(None, told))}")
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except Exception as error:  # an import runs the user's code, which may raise anything

@@ -400,8 +400,12 @@ def test_tables_of_a_run_that_is_looked_at(run: Path, name: str) -> None:
 def go_on(folder: Path) -> None:
     """What `--resume` reads before anything starts."""
     with RunFolder.resume(folder) as opened:
-        check_strategies(opened.read_config())
+        config = opened.read_config()
         opened.keep_rounds({})
+    try:
+        check_strategies(config)
+    except UserError as error:  # says what strategy there is not, wherever it was asked for
+        raise UserError(f"{folder / 'run.json'}: {error}") from error
 
 
 def test_run_json_of_a_run_that_goes_on(run: Path) -> None:
