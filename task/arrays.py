@@ -198,7 +198,9 @@ def scale_of(x: Array, stored: float | None, where: str) -> float:
             stored scale that is not finite and above 0.
     """
     if stored is not None:
-        if not 0 < stored < float("inf"):
+        span = np.finfo(np.float32)
+        small = stored < 1 and x.size and float(np.abs(x.astype(np.float64)).max()) > stored * float(span.max)
+        if not float(span.tiny) <= stored <= float(span.max) or small:  # pixels would be infinite, or all 0
             raise UserError(f"{where}: scale is {stored}; store the largest pixel value, above 0")
         return float(stored)
     if x.dtype == np.uint8:
