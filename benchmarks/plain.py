@@ -52,7 +52,7 @@ def load(name: str) -> Examples:
     Returns:
         Images, float32 of shape (n, 28, 28, 1) in 0..1, and labels, int32 of shape (n,).
     """
-    with np.load(SHARDS / f"{name}.npz") as file:
+    with np.load(SHARDS / f"{name}.npz", allow_pickle=False) as file:
         return file["x"][..., None].astype(np.float32) / np.float32(file["scale"]), file["y"]
 
 

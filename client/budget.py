@@ -11,10 +11,12 @@ import numpy as np
 
 from task import cache
 from task.errors import UserError
+from task.jsontext import read_object
 
 SENSITIVITY = 2.0  # in units of the clip: how far apart the clipped updates of two shards can be
 
 _FORMAT = 1
+_MOST = 2**53  # updates at one noise, beyond which floats do not count
 # Every order > 1 gives a valid bound, and steps of 0.5 % come within 0.01 % of the best one.
 _GAPS = np.geomspace(1e-3, 1e6, 4000)  # order - 1
 
@@ -118,15 +120,16 @@ class Ledger:
 
     def _read(self) -> dict[float, int]:
         try:
-            content = json.loads(self._path.read_bytes())
+            content = read_object(self._path.read_bytes())
             if content["format"] != _FORMAT:
                 raise ValueError("unknown format")
-            updates = {float(entry["noise"]): int(entry["updates"]) for entry in content["spent"]}
-            if not all(math.isfinite(noise) and noise > 0 and count > 0 for noise, count in updates.items()):
+            updates = {float(entry["noise"]): entry["updates"] for entry in content["spent"]}
+            whole = all(type(count) is int and 0 < count < _MOST for count in updates.values())
+            if not whole or not all(math.isfinite(noise) and noise > 0 for noise in updates):
                 raise ValueError("impossible numbers")
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
             raise UserError(
                 f"{self._path}: cannot be read as a ledger of what has left this client ({type(error).__name__}); "
                 "restore it from a backup: without it the total would be told too low"

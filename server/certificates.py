@@ -57,10 +57,13 @@ def read_certificate(path: Path, mend: str) -> x509.Certificate:
     from cryptography import x509
 
     try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        # Parsed when they are asked for, which is later than a user can be told.
+        certificate.public_key(), certificate.extensions, certificate.not_valid_before_utc
+        return certificate
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}; {mend}") from None
-    except ValueError:
+    except Exception:  # noqa: BLE001 - of a version, a curve, an extension that there is none of, each has its own
         raise UserError(f"{path}: is no certificate, or a damaged one; {mend}") from None
 
 
@@ -85,7 +88,7 @@ def read_key(path: Path, mend: str, *, make: bool = False) -> EllipticCurvePriva
             return key
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}; {mend}") from None
-    except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it wants a password
+    except (ValueError, TypeError, UnsupportedAlgorithm, NotImplementedError):  # TypeError: it wants a password
         pass
     raise UserError(f"{path}: is no private key for this federation, or a damaged one; {mend}")
 

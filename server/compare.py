@@ -12,7 +12,7 @@ from server.record import RunRecord
 from server.results import RunFolder
 from server.screen import open_screen
 from task.chatter import Chatter, console_on
-from task.config import RunConfig, parse
+from task.config import RunConfig
 from task.errors import UserError
 from task.shards import prepare
 
@@ -50,7 +50,7 @@ def compare(
         UserError: for everything that only the user can mend.
     """
     opened = RunFolder.resume(folder) if config is None else None
-    config = parse(opened.read_run()["config"]) if opened else config
+    config = opened.read_config() if opened else config
     assert config is not None
     check_strategies(config)
     with Chatter(verbose=machine.verbose) as chatter:

@@ -2,9 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,11 +148,10 @@ class Models(Mapping[Key, Any]):
         path = self._paths[key]
         if key not in self._loaded:
             keras, _ = load()
-            self._import_layers()
             try:
-                self._loaded[key] = keras.saving.load_model(path, compile=False)
+                self._loaded[key] = keras.saving.load_model(path, compile=False, safe_mode=True)
             except Exception as error:  # Keras raises whatever the layers raise
-                raise UserError(f"{path} cannot be loaded: {describe(error)}") from error
+                raise UserError(f"{path} cannot be loaded{self._hint()}: {describe(error)}") from error
         return self._loaded[key]
 
     def __contains__(self, key: object) -> bool:
@@ -169,9 +166,8 @@ class Models(Mapping[Key, Any]):
     def __repr__(self) -> str:
         return f"<{len(self)} models: {', '.join(map(str, map(tuple, self)))}>"
 
-    def _import_layers(self) -> None:
-        """A model of the user's may have layers of their own, which its module makes known to Keras."""
+    def _hint(self) -> str:
+        """A user's model may have layers that its module makes known to Keras; what a file names is not imported."""
         module, colon, _ = str(self._files.read_run().get("config", {}).get("model", "")).partition(":")
-        if colon and module not in sys.modules:
-            with suppress(ImportError):  # Keras says what it misses
-                import_module(module)
+        missing = colon and module not in sys.modules
+        return f", perhaps because of layers of {module}, to be imported before if you trust it" if missing else ""

@@ -15,8 +15,9 @@ import numpy as np
 
 from server.files import write_atomic
 from server.results import ClientRow, LocalRow, RoundRow, RunFolder
+from server.row_limits import LIMITS, outside, words_of
 from task.config import parse
-from task.errors import UserError
+from task.errors import UserError, quoted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,9 +80,29 @@ def read_table(file: Path, kind: type["DataclassInstance"], orders: Mapping[str,
         table = csv.read_csv(pa.BufferReader(whole), convert_options=convert)
         if table.column_names != schema.names:
             raise UserError(f"{file} cannot be read: its columns are not the known ones")
+        _check_cells(table, kind)
         return _tidy(table.unify_dictionaries().combine_chunks().cast(schema), orders)
     except (pa.ArrowInvalid, ValueError) as error:
         raise UserError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _check_cells(table: Table, kind: type["DataclassInstance"]) -> None:
+    """See that no cell holds what there cannot be.
+
+    Raises:
+        ValueError: one does.
+    """
+    for field in fields(kind):
+        column = table.column(field.name)
+        if field.name in LIMITS:
+            values = column.drop_null().to_numpy()
+            wrong = values[outside(field.name, values)]
+        elif words := words_of(field.type):
+            wrong = [text for text in column.unique().to_pylist() if text not in words]
+        else:
+            continue
+        if len(wrong):
+            raise ValueError(f"{field.name} cannot be {quoted(wrong[0])}")
 
 
 def rows_of(table: Table, kind: type[Row]) -> list[Row]:

@@ -1,6 +1,5 @@
 """The files of one run's folder: rows that are appended as they happen, and run.json."""
 
-import json
 import re
 import threading
 from collections.abc import Iterable, Mapping
@@ -12,8 +11,10 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple, Protocol, Self
 
 from server.files import OTHER_FOLDER, RowFile, hold, open_new, write_json
-from task.config import RunConfig
+from server.run_json import check_run
+from task.config import RunConfig, parse
 from task.errors import UserError
+from task.jsontext import read_object
 
 ONE_SHOT = "one-shot"  # the kind of a run, in its run.json
 
@@ -264,6 +265,33 @@ class RunFolder:
         """
         return read_run_json(self.path)
 
+    def read_config(self) -> RunConfig:
+        """What the run compares, so that it can go on: out of run.json.
+
+        Raises:
+            UserError: the file is missing or broken, or its configuration is none of this version; or a table holds
+                something else than its rows, which is told now and not when the run is over. The folder is closed then.
+        """
+        try:
+            return self._read_config()
+        except UserError:
+            self.close()
+            raise
+
+    def _read_config(self) -> RunConfig:
+        from server.run_files import RunFiles
+
+        run = self.read_run()
+        if "config" not in run:
+            raise UserError(f"{self.path / _RUN} has no config: there is nothing to go on with")
+        readers: tuple[Readable, ...] = (RunFiles(self.path), self)
+        for table in readers:  # the former also sees what the report could make nothing of
+            table.read_rounds(), table.read_clients(), table.read_local()
+        try:
+            return parse(run["config"])
+        except UserError as error:
+            raise UserError(f"{self.path / _RUN}: its config cannot be gone on with: {error}") from error
+
     def model_path(self, entry: Entry) -> Path:
         """Where the contestant's final model is kept."""
         return model_file(self.path, entry)
@@ -293,8 +321,8 @@ class RunFolder:
 
 def _kind_of(path: Path) -> Any:
     """What run.json says that it is; None: a comparison, or nobody knows."""
-    with suppress(OSError, ValueError, AttributeError):
-        return json.loads((path / _RUN).read_bytes()).get("kind")
+    with suppress(OSError, ValueError):
+        return read_object((path / _RUN).read_bytes()).get("kind")
     return None
 
 
@@ -316,9 +344,9 @@ def read_run_json(folder: Path) -> dict[str, Any]:
         UserError: it is missing or broken.
     """
     try:
-        run = json.loads((folder / _RUN).read_bytes())
-        if not isinstance(run, dict):
-            raise ValueError("not an object")
-    except (OSError, ValueError) as error:
+        run = read_object((folder / _RUN).read_bytes())
+        if run.get("kind") != ONE_SHOT:
+            check_run(run)
+    except (OSError, ValueError, UserError) as error:
         raise UserError(f"{folder / _RUN} cannot be read: {error}") from error
     return run

@@ -26,8 +26,9 @@ from server.certificates import (
 )
 from server.files import write_atomic
 from task import cache
-from task.errors import UserError
+from task.errors import UserError, quoted
 from task.identity import SUFFIX, fingerprint
+from task.jsontext import read_object
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -229,7 +230,7 @@ class Roster:
             UserError: a certificate has expired, is not valid yet, is damaged, does not belong to its key or its CA, or
                 does not name the host.
         """
-        from cryptography.exceptions import InvalidSignature
+        from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
         now = now or datetime.now(UTC)
         self.check_ca(now)
@@ -246,7 +247,7 @@ class Roster:
             )
         try:
             server.verify_directly_issued_by(ca)
-        except (ValueError, TypeError, InvalidSignature):
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
             raise UserError(f"{self.certificate}: was not signed by {self.ca.name}; {renew}") from None
         if server.public_key() != _key(self.key).public_key():
             raise UserError(f"{self.certificate}: does not belong to {self.key.name}; {renew}")
@@ -297,19 +298,21 @@ def _day(time: datetime) -> str:
 def _parse(path: Path, content: bytes) -> tuple[str, tuple[str, ...], tuple[Member, ...]]:
     """The server, the hosts and the members that a roster.json names."""
     try:
-        values = json.loads(content)
+        values = read_object(content)
         if values["format"] != _FORMAT:
-            raise UserError(f"{path}: is of format {values['format']}; this FedArena reads format {_FORMAT}")
+            raise UserError(f"{path}: is of format {quoted(values['format'])}; this FedArena reads format {_FORMAT}")
         return str(values["server"]), tuple(map(str, values["hosts"])), tuple(map(_member, values["members"]))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise UserError(f"{path}: is damaged; restore it from a backup, or enroll into another folder") from None
 
 
 def _member(values: dict[str, Any]) -> Member:
-    revoked = values["revoked"]
+    name, client, revoked = values["name"], values["client"], values["revoked"]
+    if not isinstance(name, str) or type(client) is not int or client < 0:
+        raise ValueError("a value of the wrong kind")
     return Member(
-        name=str(values["name"]),
-        client=int(values["client"]),
+        name=name,
+        client=client,
         public_key=values["public_key"].encode("ascii"),
         enrolled=datetime.fromisoformat(values["enrolled"]),
         revoked=None if revoked is None else datetime.fromisoformat(revoked),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from server.export import orders_of, read_table, rows_of
 from server.results import ClientRow, Entry, LocalRow, RoundRow, holds_run, model_file, read_run_json
+from server.row_limits import check_rounds
 from task.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ class RunFiles:
 
     def read_rounds(self) -> list[RoundRow]:
         """The rows of rounds.csv."""
-        return rows_of(self.table("rounds.csv", RoundRow), RoundRow)
+        rows = rows_of(self.table("rounds.csv", RoundRow), RoundRow)
+        check_rounds(rows, self.path / "rounds.csv")
+        return rows
 
     def read_clients(self) -> list[ClientRow]:
         """The rows of clients.csv."""

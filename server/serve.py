@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from server.background import Background
 from server.checks import check_strategies
@@ -16,8 +18,8 @@ from server.roster import Roster
 from server.screen import open_screen
 from task.address import is_loopback
 from task.chatter import Chatter, console_on
-from task.config import RunConfig, parse
-from task.errors import UserError, describe
+from task.config import Positive, RunConfig
+from task.errors import UserError, describe, describe_invalid
 from task.logfile import log_to
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from server.screen import Screen
 
 INSECURE = "INSECURE: plain HTTP, no authentication. Anyone who reaches {address} can take part, read and change all."
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _log = logging.getLogger("fedarena")
 
 
@@ -49,16 +52,24 @@ class Service:
     test: str = "test.npz"
     federation: str = "federation"
     insecure: bool = False
-    round_deadline: float | None = None
+    round_deadline: Seconds | None = None
     quorum: int | None = None
-    tries: int = 3
-    patience: float = 60.0
+    tries: Positive = 3
+    patience: Seconds = 60.0
 
     @classmethod
     def read(cls, saved: Mapping[str, Any], given: Mapping[str, Any]) -> "Service":
-        """From run.json, with what the user gives anew on top."""
+        """From run.json, with what the user gives anew on top.
+
+        Raises:
+            UserError: a value that cannot be.
+        """
         known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in {**saved, **given}.items() if name in known})
+        values = {name: value for name, value in {**saved, **given}.items() if name in known}
+        try:
+            return TypeAdapter(cls).validate_python(values)
+        except ValidationError as error:
+            raise UserError(f"the service that run.json or the options ask for: {describe_invalid(error)}") from None
 
 
 def serve(
@@ -92,7 +103,8 @@ def serve(
     saved = opened.read_run() if opened else {}
     if opened and "service" not in saved:
         raise UserError(f"{folder} holds a simulation: go on with python sim.py --resume {folder}")
-    config = parse(saved["config"]) if config is None else config
+    config = opened.read_config() if opened else config
+    assert config is not None
     service = Service.read(saved.get("service", {}), given)
     check_strategies(config)
     host, port = parse_listen(service.listen)

@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +9,8 @@ from flwr.serverapp.strategy import FedAvg, Strategy
 
 from strategies import REGISTRY
 from strategies.base import rule_options
-from task.errors import UserError, describe, did_you_mean
+from task.errors import UserError, describe, did_you_mean, quoted
+from task.jsontext import value_of
 from task.structure import Structure
 
 # A comparison decides itself who takes part, and evaluates centrally; Flower's own minima would only make it wait.
@@ -78,10 +78,7 @@ def parse_specification(specification: str) -> tuple[str, dict[str, Any]]:
         key, equals, value = part.partition("=")
         if not equals or not key:
             raise UserError(f"strategy {specification}: options are written as NAME:option=value,option=value")
-        try:
-            options[key] = json.loads(value)
-        except json.JSONDecodeError:
-            options[key] = value
+        options[key] = value_of(value)
     return name, options
 
 
@@ -90,7 +87,7 @@ def _import_strategy(path: str) -> type[Strategy]:
     if not dot:
         there_are = f"there are {', '.join(REGISTRY)}, or any of Flower's by its dotted path"
         told = [did_you_mean(path, REGISTRY, cutoff=0.4), there_are]
-        raise UserError(f"unknown strategy {path!r}; {' '.join(filter(None, told))}")
+        raise UserError(f"unknown strategy {quoted(path)}; {' '.join(filter(None, told))}")
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except Exception as error:  # an import runs the user's code, which may raise anything

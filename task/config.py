@@ -9,12 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from task.errors import UserError, describe_invalid
 from task.scenario import Scenario, scenario_of
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, lt=2**31)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Optimizer = Literal["sgd", "adam", "adamw", "adagrad", "rmsprop", "nadam", "lion"]
 Init = Literal["shared", "independent"]  # how clients begin: from common initial weights, or each from its own
-Seeds = tuple[Annotated[int, Field(ge=0)], ...]
+Seeds = tuple[Annotated[int, Field(ge=0, lt=2**63)], ...]
 
 
 class Frozen(BaseModel):
@@ -23,7 +23,7 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-Model = TypeVar("Model", bound=Frozen)
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Training(Frozen):

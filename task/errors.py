@@ -12,8 +12,12 @@ class UserError(Exception):
     """Something only the user can mend: an option, a file, data, the environment.
 
     The message is a single line that says what is wrong, where, and how to mend it. The command line prints it on
-    stderr without a traceback and exits with status 2.
+    stderr without a traceback and exits with status 2. Whatever a file or an option put into it: it becomes one
+    printable line of at most 500 characters, of which the first and the last stay.
     """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(shown(text, _LONGEST))
 
 
 def describe(error: BaseException) -> str:
@@ -28,6 +32,26 @@ def one_line(text: str) -> str:
     return words if len(words) <= 300 else words[:297] + "..."
 
 
+def shown(value: object, longest: int = 120) -> str:
+    """What a file or a user says, on one line and without characters that a terminal would obey.
+
+    Args:
+        value: a text as it is, anything else as its repr.
+        longest: characters; the middle of more is left out.
+    """
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except (ValueError, RecursionError):  # a whole number of thousands of digits, or a nest of thousands of levels
+        text = f"a {type(value).__name__} too large to show"
+    line = "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+    return line if len(line) <= longest else f"{line[: longest * 3 // 5 - 3]}...{line[-(longest * 2 // 5) :]}"
+
+
+def quoted(value: object, longest: int = 60) -> str:
+    """As `shown`, but a text in quotes: a value that a message repeats."""
+    return shown(repr(value) if isinstance(value, str) else value, longest)
+
+
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """A question with the nearest of the known words; "" where none is near enough (0..1, the higher the nearer)."""
     near = difflib.get_close_matches(word, list(known), 1, cutoff)
@@ -37,12 +61,15 @@ def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
 def describe_invalid(error: "ValidationError") -> str:
     """Every wrong value of a configuration and what is allowed, on one line."""
     told = []
-    for detail in error.errors():
+    for detail in error.errors()[:_NAMED]:
         message = detail["msg"].removeprefix("Value error, ")
         where = ".".join(str(part) for part in detail["loc"]) or "options"
         plain = not detail["loc"] or detail["type"] == "value_error"
-        told.append(message if plain else f"{where}: {message} (got {detail['input']!r})")
-    return "; ".join(told)
+        told.append(message if plain else f"{where}: {message} (got {quoted(detail['input'])})")
+    more = error.error_count() - len(told)
+    return "; ".join([*told, *([f"and {more} more"] if more else [])])
 
 
+_NAMED = 5  # wrong values of a configuration
+_LONGEST = 500  # characters of a message: a path, and what is wrong with what lies there
 _TRACE = ("File ", "Detected at node", "Graph execution error", "[[{{node")

@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from task.errors import UserError
+from task.errors import UserError, quoted
+from task.jsontext import read_object
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
@@ -155,8 +156,8 @@ def write_private(path: Path, content: bytes) -> None:
 def _parse(path: Path | str, content: bytes) -> tuple[Identity, datetime]:
     """What a file holds, and until when its CA certificate is valid."""
     try:
-        values = json.loads(content)
-        if not isinstance(values, dict) or _MARK not in values:
+        values = read_object(content)
+        if _MARK not in values:
             raise ValueError("no identity")
     except ValueError:
         raise UserError(
@@ -164,10 +165,10 @@ def _parse(path: Path | str, content: bytes) -> tuple[Identity, datetime]:
         ) from None
     if values[_MARK] != _FORMAT:
         raise UserError(
-            f"{path}: is of format {values[_MARK]}, and this FedArena reads format {_FORMAT}; use the server's version"
+            f"{path}: is of format {quoted(values[_MARK])}, and this FedArena reads format {_FORMAT}; "
+            "use the server's version"
         )
     from cryptography import x509
-    from cryptography.exceptions import UnsupportedAlgorithm
 
     try:
         name, client, server = values["name"], values["client"], values["server"]
@@ -177,5 +178,5 @@ def _parse(path: Path | str, content: bytes) -> tuple[Identity, datetime]:
         identity = Identity(name, client, server, ca, private_key)
         identity.key()
         return identity, x509.load_pem_x509_certificate(ca).not_valid_after_utc
-    except (ValueError, KeyError, TypeError, AttributeError, UnsupportedAlgorithm):
+    except Exception:  # noqa: BLE001 - of keys and certificates that there are none of, each has its own
         raise UserError(f"{path}: is a damaged identity; copy it from the server's machine again") from None

@@ -5,15 +5,17 @@ Four bytes: 0, 0, type code, number of axes; one big-endian uint32 a axis; the v
 
 import gzip
 import math
+import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-from task.arrays import Array
-from task.errors import UserError
+from task.arrays import MAX_RATIO, Array
+from task.errors import UserError, shown
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+_MAX_AXES = 32
 
 
 def find(folder: Path) -> dict[str, Path]:
@@ -43,18 +45,24 @@ def read(path: Path) -> Array:
         UserError: the file cannot be read, is damaged, or is not IDX.
     """
     try:
-        raw = path.read_bytes()
-        if path.suffix == ".gz":
-            raw = gzip.decompress(raw)
+        held = path.stat().st_size
+        most = held * MAX_RATIO if path.suffix == ".gz" else held
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            start = file.read(4)
+            axes = start[3] if len(start) == 4 else 0
+            lengths = file.read(4 * axes)
+            if not 1 <= axes <= _MAX_AXES or len(lengths) < 4 * axes or start[:2] != b"\0\0" or start[2] not in TYPES:
+                raise UserError(
+                    f"{path}: not an IDX file (its first bytes are {start.hex(' ')}); make or copy it again"
+                )
+            dtype, shape = np.dtype(TYPES[start[2]]), struct.unpack(f">{axes}I", lengths)
+            expected = math.prod(shape) * dtype.itemsize
+            values = file.read(expected + 1) if expected <= most else b""  # never more than there can be
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read ({error}); make or copy it again") from None
-    axes = raw[3] if len(raw) > 3 else 0
-    start = 4 + 4 * axes
-    if len(raw) < max(start, 8) or raw[:2] != b"\0\0" or raw[2] not in TYPES:
-        raise UserError(f"{path}: not an IDX file (its first bytes are {raw[:4].hex(' ')}); make or copy it again")
-    dtype = np.dtype(TYPES[raw[2]])
-    shape = tuple(int(length) for length in np.frombuffer(raw, ">u4", axes, 4))
-    expected = start + math.prod(shape) * dtype.itemsize
-    if len(raw) != expected:
-        raise UserError(f"{path}: {len(raw)} bytes where its header says {expected}; make or copy it again")
-    return np.frombuffer(raw, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
+    if len(values) != expected:
+        head = 4 + 4 * axes
+        found = head + len(values) if path.suffix == ".gz" and expected <= most else most
+        told = shown(head + expected, 40)
+        raise UserError(f"{path}: {found} bytes where its header says {told}; make or copy it again")
+    return np.frombuffer(values, dtype).reshape(shape).astype(dtype.newbyteorder("="))

@@ -16,10 +16,12 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from task import seeds
-from task.errors import UserError, describe_invalid, did_you_mean
+from task.errors import UserError, describe_invalid, did_you_mean, quoted, shown
+from task.jsontext import value_of
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_LARGEST = 1 << 14  # bytes of a .toml file; Python's parser takes seconds for a key of more dots than that
 Probability = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -289,28 +291,26 @@ def scenario_of(text: str) -> Scenario:
     Raises:
         UserError: one line, with the nearest name for an unknown one.
     """
+    where = f"scenario {quoted(text, 150)}"
     name, own, rest = text.partition("=")
     if own and ":" not in name and "+" not in name:
-        _check_name(name, f"scenario {text!r}")
+        _check_name(name, where)
     else:
         name = rest = text
     values: dict[str, dict[str, Any]] = {}
     for written in rest.split("+"):
         part, _, options = written.partition(":")
         if part in values:
-            raise UserError(f"scenario {text!r}: {part} is given twice")
+            raise UserError(f"{where}: {part} is given twice")
         values[part] = {}
         for option in filter(None, options.split(",")):
             key, equals, value = option.partition("=")
             if not (key and equals):
-                raise UserError(f"scenario {text!r}: options are written as NAME:option=value,option=value")
+                raise UserError(f"{where}: options are written as NAME:option=value,option=value")
             if key in values[part]:
-                raise UserError(f"scenario {text!r}: {key} of {part} is given twice")
-            try:
-                values[part][key] = json.loads(value)
-            except ValueError:  # no JSON, or a number of thousands of digits
-                values[part][key] = value
-    return Scenario(name, _parts(values, f"scenario {text!r}"))
+                raise UserError(f"{where}: {key} of {part} is given twice")
+            values[part][key] = value_of(value)
+    return Scenario(name, _parts(values, where))
 
 
 def scenario_from_toml(file: Path) -> Scenario:
@@ -320,18 +320,24 @@ def scenario_from_toml(file: Path) -> Scenario:
         UserError: one line that names the file.
     """
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        with file.open("rb") as opened:
+            content = opened.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise UserError(f"scenario {file}: is larger than {_LARGEST} bytes; a scenario has a few lines")
+        values = tomllib.loads(content.decode())
     except OSError as error:
         raise UserError(f"scenario {file}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # no TOML, no UTF-8, a number of thousands of digits
         raise UserError(f"scenario {file}: {error}") from None
+    except RecursionError:
+        raise UserError(f"scenario {file}: is nested too deep; parts are written as [label-skew]") from None
     name = values.pop("name", file.stem)
     _check_name(name, f"scenario {file}")
     if not values:
         raise UserError(f"scenario {file} has no part; write a table such as [label-skew]")
     for part, options in values.items():
         if not isinstance(options, dict):
-            raise UserError(f"scenario {file}: {part!r} is no table; parts are written as [{part}]")
+            raise UserError(f"scenario {file}: {quoted(part)} is no table; parts are written as [{shown(part, 60)}]")
     return Scenario(name, _parts(values, f"scenario {file}"))
 
 
@@ -352,7 +358,7 @@ def _parts(values: Mapping[str, Mapping[str, Any]], where: str) -> tuple[Part, .
     for name in values:
         if name not in PARTS:
             told = [did_you_mean(name, PARTS), f"choose of {', '.join(PARTS)}, or a .toml file"]
-            raise UserError(f"{where}: no scenario {name!r}; {' '.join(filter(None, told))}")
+            raise UserError(f"{where}: no scenario {quoted(name)}; {' '.join(filter(None, told))}")
     parts = tuple(_part(kind, values[name], where) for name, kind in PARTS.items() if name in values)
     cutting = [part.name for part in parts if part.cuts]
     if len(cutting) > 1:
@@ -365,7 +371,7 @@ def _part(kind: type[Part], options: Mapping[str, Any], where: str) -> Part:
     for option in options:
         if option not in known:
             told = [did_you_mean(option, known), f"there are {', '.join(known)}" if known else "it has none"]
-            raise UserError(f"{where}: {kind.name} has no option {option!r}; {' '.join(filter(None, told))}")
+            raise UserError(f"{where}: {kind.name} has no option {quoted(option)}; {' '.join(filter(None, told))}")
     try:
         return kind.model_validate(options)
     except ValidationError as error:
@@ -374,7 +380,7 @@ def _part(kind: type[Part], options: Mapping[str, Any], where: str) -> Part:
 
 def _check_name(name: object, where: str) -> None:
     if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
-        raise UserError(f"{where}: the name {name!r} is no word of letters, digits, '.', '_' and '-'")
+        raise UserError(f"{where}: the name {quoted(name)} is no word of letters, digits, '.', '_' and '-'")
 
 
 def _written(part: Part) -> str:

@@ -14,12 +14,14 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from task import cache as caching
 from task import data, partition, ready
 from task.arrays import input_shape
 from task.errors import UserError
 from task.holdings import hold, hold_out
+from task.jsontext import read_object
 from task.scenario import Scenario, scenario_of
 from task.shardfile import (
     PATTERN,
@@ -206,11 +208,12 @@ def _build(folder: Path, key: str, whole: data.Dataset, clients: int, seed: int,
         )
         left_out = {"folder", "scenario", *(name for name in _OPTIONAL if not getattr(shards, name))}
         facts = {name: value for name, value in asdict(shards).items() if name not in left_out}
-        index = facts | {
+        index: dict[str, Any] = facts | {
             "key": key,
             "scenario": cut.name,
             "crc32": {name: _crc32(part / name) for name in _files(shards)},
         }
+        index["crc32"][INDEX] = _own_crc32(index)
         (part / INDEX).write_text(json.dumps(index, indent=1) + "\n")
         shutil.rmtree(folder, ignore_errors=True)  # what is there, if anything, is damaged
         part.rename(folder)
@@ -223,7 +226,9 @@ def _build(folder: Path, key: str, whole: data.Dataset, clients: int, seed: int,
 def _reuse(folder: Path, key: str) -> Shards | None:
     """The cached set, if it is there, answers this question, and is whole to the byte."""
     try:
-        index = json.loads((folder / INDEX).read_text())
+        index = read_object((folder / INDEX).read_bytes())
+        if index["crc32"].pop(INDEX) != _own_crc32(index):
+            return None
         checks = index.pop("crc32")
         known = index.pop("key")
         index |= {name: tuple(index[name]) for name in _TUPLES if name in index}
@@ -259,6 +264,11 @@ def _files(shards: Shards) -> list[str]:
 
 def _rows(counts: Iterable[Iterable[int]]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(int(count) for count in row) for row in counts)
+
+
+def _own_crc32(index: dict[str, Any]) -> int:
+    """Checksum of what an index says, so that nothing is made of one that was damaged."""
+    return zlib.crc32(json.dumps(index, sort_keys=True).encode())
 
 
 def _crc32(path: Path) -> int:

@@ -5,14 +5,14 @@ external storage are checked here, before anything is unpacked or opened.
 """
 
 import io
-import json
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from task.errors import UserError
+from task.errors import UserError, shown
+from task.jsontext import read_object
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 
@@ -24,8 +24,6 @@ MAX_WEIGHTS = 4 * 2**30
 
 MAX_RATIO = 100
 """Keras stores weights as they are, and weights hardly shrink: what grows by more on unpacking is no model."""
-
-MAX_DEPTH = 64  # of config.json; a nested model adds some ten levels
 
 _BROKEN = "copy it again from where it was saved, or save it anew with model.save"
 
@@ -95,27 +93,9 @@ def _member(archive: zipfile.ZipFile, path: Path, name: str, limit: int) -> byte
 
 def _parse(content: bytes, path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(content)
-        if not isinstance(config, dict):
-            raise ValueError("it describes no model")
-        if _depth(config) > MAX_DEPTH:
-            raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
-    except (ValueError, RecursionError) as error:
+        return read_object(content)
+    except ValueError as error:
         raise UserError(f"{path}: its config.json cannot be read ({_reason(error)}); {_BROKEN}") from None
-    return config
-
-
-def _depth(node: Any) -> int:
-    depth, level = 0, [node]
-    while level:
-        depth += 1
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, dict | list)
-        ]
-    return depth
 
 
 def _check_weights(content: bytes, path: Path) -> int:
@@ -161,11 +141,5 @@ def _check_weights(content: bytes, path: Path) -> int:
     return numbers
 
 
-def shown(text: object, longest: int = 120) -> str:
-    """What a file says of itself, on one line and without characters that a terminal would obey."""
-    words = "".join(c if c.isprintable() else "?" for c in " ".join(str(text).split()))
-    return words if len(words) <= longest else words[: longest - 3] + "..."
-
-
 def _reason(error: BaseException) -> str:
-    return shown(error) or type(error).__name__
+    return shown(str(error)) or type(error).__name__

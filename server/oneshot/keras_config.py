@@ -5,12 +5,12 @@ is not on these lists: no custom class, no function but the usual activations, n
 program of its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from server.oneshot.keras_archive import Archive, shown
-from task.errors import UserError
+from server.oneshot.keras_archive import Archive
+from task.errors import UserError, shown
 
 LAYERS = frozenset(
     {
@@ -65,7 +65,8 @@ def check_config(archive: Archive) -> None:
         UserError: a lambda, a custom or unlisted class or function, or other numbers than float32.
     """
     path, config = archive.path, archive.config
-    if (config.get("module"), config.get("class_name")) not in MODELS:
+    kind = config.get("module"), config.get("class_name")
+    if not _are_texts(kind) or kind not in MODELS:
         raise UserError(
             f"{path}: is a {_named(config)}, not a Sequential or Functional model; rebuild it as one and save it anew"
         )
@@ -94,7 +95,12 @@ def _check_object(node: dict[str, Any], path: Path) -> None:
             return
         if (module, name) in MODELS:
             return
-        if name == "function" and module in ("builtins", "keras.activations") and inner in ACTIVATIONS:
+        if (
+            name == "function"
+            and module in ("builtins", "keras.activations")
+            and _are_texts([inner])
+            and inner in ACTIVATIONS
+        ):
             return
         if module == "keras" and name == "DTypePolicy":
             if isinstance(inner, dict) and inner.get("name") == "float32":
@@ -106,6 +112,10 @@ def _check_object(node: dict[str, Any], path: Path) -> None:
         f"{path}: names {_named(node)}, which is no plain Keras layer and is never loaded; "
         "build the model of layers of keras.layers alone"
     )
+
+
+def _are_texts(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def _is_class(module: str, name: str) -> bool:

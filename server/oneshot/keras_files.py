@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from server.oneshot.keras_archive import CONFIG, WEIGHTS, Archive, read_archive, shown
+from server.oneshot.keras_archive import CONFIG, WEIGHTS, Archive, read_archive
 from server.oneshot.keras_config import check_config, check_same
 from task.backend import load
-from task.errors import UserError, describe
+from task.errors import UserError, describe, shown
 from task.update import Arrays
 
 

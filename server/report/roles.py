@@ -55,7 +55,7 @@ def _parts(roles: Mapping[str, Any]) -> Parts:
     flipped, slow = ({int(k) for k in roles.get(name) or ()} for name in ("flipped", "slow"))
     features = roles.get("features") or ()
     words = {}
-    for client in range(max([len(counts), *(k + 1 for k in attackers | outliers | slow)])):
+    for client in sorted({*range(len(counts)), *attackers, *outliers, *flipped, *slow}):
         told = ["attacker (flips labels)" if client in flipped else "attacker"] * (client in attackers | flipped)
         told += ["outlier"] * (client in outliers) + ["slow"] * (client in slow)
         told += [str(features[client])] if client < len(features) and features[client] else []
