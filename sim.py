@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any  # noqa: E402
 
 from task.errors import UserError  # noqa: E402
 from task.leave import leave  # noqa: E402
+from task.offline import keep_to_ourselves  # noqa: E402
 from task.options import Parser, add_folder_options, add_machine_options, add_run_options, config_and_folder, fail  # noqa: E402
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ ONE_SHOT = "one-shot"
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the comparison, or the sub-command; the exit status is 0 only if every strategy finished."""
-    _keep_to_ourselves()
+    keep_to_ourselves()
     words = sys.argv[1:] if arguments is None else arguments
     one_shot = words[:1] == [ONE_SHOT]
     try:
@@ -62,7 +63,7 @@ def compare(**options: Any) -> "ComparisonResult":
         KeyboardInterrupt: after Ctrl-C; rounds are kept, `sim.load(folder)` gives them, `resume=folder` goes on.
     """
     started = time.time()
-    _keep_to_ourselves()
+    keep_to_ourselves()
     from server.guest import guest
     from task.keywords import RaisingParser, in_python, words_of
 
@@ -140,13 +141,6 @@ def _machine(given: dict[str, Any]) -> "Machine":
         quiet=given.get("quiet", False),
         verbose=given.get("verbose", False),
     )
-
-
-def _keep_to_ourselves() -> None:
-    """Before libraries read it: no telemetry, no update check, nothing that needs a network."""
-    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-    os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
 def _parser(kind: type[Parser] = Parser) -> Parser:

@@ -10,14 +10,11 @@ from pathlib import Path
 
 import psutil
 
+from task.offline import SETTINGS
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARDS = ROOT / "runs" / "benchmarks" / "shards"
-QUIET = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-}
+QUIET = {**SETTINGS, "TF_CPP_MIN_LOG_LEVEL": "3"}
 WATCH_SECONDS = 0.02
 
 

@@ -1,15 +1,10 @@
 """`python -m client`: take part in a federation with one private shard."""
 
 import gc
-import os
 import sys
 
 sys.setswitchinterval(0.0005)  # seconds; threads that talk wait for their turn beside those that compute
 gc.disable()  # importing makes no garbage; switched on before training
-
-# Before any library reads them: no telemetry, no update check, nothing that needs another network than the server's.
-os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
 import argparse  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -17,6 +12,7 @@ from typing import Any  # noqa: E402
 
 from task.errors import UserError  # noqa: E402
 from task.leave import leave  # noqa: E402
+from task.offline import keep_to_ourselves  # noqa: E402
 from task.options import Parser, fail  # noqa: E402
 
 PROGRAM = "python -m client"
@@ -28,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     0: the run is over (`--once`); 2: a mistake of the user's, or the server refuses this client; 130: Ctrl-C or
     SIGTERM.
     """
+    keep_to_ourselves()
     given = _parser().parse_args(arguments)
     try:
         from client.join import Member, join

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from task.errors import UserError
-from task.identity import Identity
+from task.identity import Identity, write_private
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -84,8 +84,7 @@ def _command(address: str, identity: Identity | None, config: dict[str, Any], fo
         return [*command, "--insecure"]
     ca, key = folder / "ca.pem", folder / "key"
     ca.write_bytes(identity.ca)
-    key.touch(mode=0o600)
-    key.write_bytes(identity.private_key)
+    write_private(key, identity.private_key)
     return [*command, "--root-certificates", str(ca), "--auth-supernode-private-key", str(key)]
 
 

@@ -1,7 +1,6 @@
 """`python -m server`: serve real clients; and enroll them."""
 
 import gc
-import os
 import sys
 import time
 
@@ -9,15 +8,12 @@ _STARTED = time.time()
 sys.setswitchinterval(0.0005)  # seconds; threads that talk wait for their turn beside those that compute
 gc.disable()  # importing makes no garbage; switched on before training
 
-# Before any library reads them: no telemetry, no update check, nothing that needs a network.
-os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
-
 import argparse  # noqa: E402
 from typing import Any  # noqa: E402
 
 from task.errors import UserError  # noqa: E402
 from task.leave import leave  # noqa: E402
+from task.offline import keep_to_ourselves  # noqa: E402
 from task.options import Parser, add_run_options, config_and_folder, fail, positive, seconds  # noqa: E402
 
 PROGRAM = "python -m server"
@@ -29,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     0: every strategy finished; 1: one did not; 2: a mistake of the user's; 130: Ctrl-C or SIGTERM.
     """
+    keep_to_ourselves()
     given = sys.argv[1:] if arguments is None else arguments
     try:
         if given and given[0] in COMMANDS:

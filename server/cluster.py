@@ -16,6 +16,7 @@ import psutil
 
 from server import code_zip
 from server.machine import Machine, workers_on_cluster
+from task import offline
 from task.errors import UserError, describe
 
 # Ray's own settings, by what they cost here for each message (docs/benchmarks.md). A cluster that runs already keeps
@@ -29,8 +30,6 @@ SETTINGS: dict[str, Any] = {
 }
 
 _UNHURRIED = ("dashboard", "monitor.py", "runtime_env", "Agent")
-# What workers of our own inherit from `sim.py`, and those of a cluster do not.
-_ENVIRONMENT = ("FLWR_TELEMETRY_ENABLED", "FLWR_DISABLE_UPDATE_CHECK")
 _KNOCK_SECONDS = 5.0
 
 
@@ -96,14 +95,15 @@ class Cluster:
         import ray
 
         cores = self._machine.workers or 1
-        ray.init(
-            address="local",
-            num_cpus=cores,
-            include_dashboard=False,
-            log_to_driver=True,
-            logging_level=self._level(),
-            _system_config=SETTINGS,
-        )
+        with _no_dashboard():
+            ray.init(
+                address="local",
+                num_cpus=cores,
+                include_dashboard=False,
+                log_to_driver=True,
+                logging_level=self._level(),
+                _system_config=SETTINGS,
+            )
         return cores
 
     def _join(self, address: str) -> int:
@@ -115,7 +115,8 @@ class Cluster:
         with tempfile.TemporaryDirectory(prefix="fedarena-") as folder:
             code = Path(folder, "code.zip")
             code_zip.pack(self._model, code)
-            environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+            # Workers of our own inherit it; those of a cluster were there before.
+            environment = {name: os.environ[name] for name in offline.SETTINGS if name in os.environ}
             try:
                 ray.init(
                     address=address,
@@ -146,6 +147,23 @@ def ray_for(machine: Machine, model: str) -> Iterator[Cluster]:
         cluster.stop()
 
 
+@contextmanager
+def _no_dashboard() -> Iterator[None]:
+    """Start Ray without the process of its dashboard.
+
+    `include_dashboard=False` leaves its pages out and starts it all the same, for usage statistics; and although these
+    are switched off, it asks the metadata service of three clouds, by HTTP and DNS, which one this machine belongs to.
+    """
+    from ray._private import services
+
+    before = services.start_api_server
+    services.start_api_server = lambda *_, **__: ("", None)  # its answer where there is none: no URL, no process
+    try:
+        yield
+    finally:
+        services.start_api_server = before
+
+
 def _knock(address: str) -> None:
     """Ask whether anyone listens there, which Ray itself takes minutes for."""
     host, _, port = address.rpartition(":")
@@ -159,7 +177,7 @@ def _knock(address: str) -> None:
 
 
 def _give_way() -> None:
-    """Let Ray's dashboard, autoscaler, agents and log monitor, which nobody waits for, import after the workers."""
+    """Let Ray's dashboard agent, autoscaler and log monitor, which nobody waits for, import after the workers."""
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             if any(name in " ".join(process.cmdline()) for name in _UNHURRIED):

@@ -130,7 +130,7 @@ def open_new(path: Path, opened: Callable[[Path], Folder]) -> Folder:
     try:
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file, not a folder: {OTHER_FOLDER}")
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)  # facts about clients, and models that remember data
         return opened(path)
     except OSError as error:
         raise UserError(f"cannot write results to {path} ({error.strerror}): {OTHER_FOLDER}") from error

@@ -47,7 +47,8 @@ class Parcel:
             elif self.content is None:
                 return None
             else:
-                kept.parent.mkdir(parents=True, exist_ok=True)
+                for folder in (kept.parent.parent, kept.parent):
+                    folder.mkdir(mode=0o700, exist_ok=True)
                 caching.write(kept, _writer(self.content), mode=0o600)
                 _found[label] = kept
         return _found[label]

@@ -31,7 +31,7 @@ def folder(given: Path | None = None) -> Path:
     """
     try:
         path = (given or _default()).absolute()  # worker processes may have another working folder
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)  # private shards are kept in it
         with tempfile.TemporaryFile(dir=path):  # the only honest question: permission bits say nothing to root or NFS
             return path
     except (OSError, RuntimeError):  # RuntimeError: the user has no home folder

@@ -35,7 +35,7 @@ class Chatter:
         """From now on, what is said goes to this file."""
         sys.stdout.flush()
         sys.stderr.flush()
-        target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)  # libraries quote data, too
         if self._verbose:
             target = self._copy_to_terminal(target)
         os.dup2(target, 1)

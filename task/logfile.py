@@ -2,7 +2,9 @@
 
 import json
 import logging
+import os
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -20,8 +22,8 @@ def log_to(path: Path) -> logging.Logger:
         UserError: the file cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handler = RotatingFileHandler(path, maxBytes=_LARGEST, backupCount=_OLD_FILES, encoding="utf-8")
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handler = _Private(path, maxBytes=_LARGEST, backupCount=_OLD_FILES, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: the log cannot be written ({error.strerror}); choose another place") from None
     handler.setFormatter(_Json())
@@ -30,6 +32,18 @@ def log_to(path: Path) -> logging.Logger:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     return logger
+
+
+class _Private(RotatingFileHandler):
+    """For its owner's eyes only, from the moment a file is made: the text of an error can quote data."""
+
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=private)  # type: ignore[return-value]
+
+
+def private(path: str, flags: int) -> int:
+    """`open`'s opener for a file that only its owner may read."""
+    return os.open(path, flags, 0o600)
 
 
 class _Json(logging.Formatter):

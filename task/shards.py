@@ -143,7 +143,7 @@ def _cached(dataset: str, clients: int, seed: int, cut: Scenario, cache: Path | 
     folder = root / f"{Path(dataset).stem[:40]}-{clients}-{seed}-{'-'.join(part.name for part in cut.parts)}-{key[:12]}"
     if shards := _reuse(folder, key):
         return shards
-    root.mkdir(exist_ok=True)
+    root.mkdir(mode=0o700, exist_ok=True)
     with caching.lock(root / ".lock"):
         return _reuse(folder, key) or _build(folder, key, data.load(dataset, cache), clients, seed, cut, public)
 
@@ -244,7 +244,7 @@ def _copy(shards: Shards, out: Path) -> Shards:
     """The same files in the user's folder; those that are there already must be the same."""
     names = [*_files(shards), INDEX]
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        out.mkdir(mode=0o700, parents=True, exist_ok=True)
         held = [path for path in sorted(out.iterdir()) if path.name in names or PATTERN.fullmatch(path.name)]
         for path in held:
             if path.name not in names or not filecmp.cmp(path, shards.folder / path.name, shallow=False):

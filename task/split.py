@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from task.errors import UserError
+from task.offline import keep_to_ourselves
 from task.scenario import resolved, scenario_of
 from task.shards import DEFAULT_CLIENTS, Shards, prepare
 
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 2 after one line on stderr.
     """
+    keep_to_ourselves()
     parser = _Parser(prog="python -m task.data", description="Data sets and private shards.")
     split = parser.add_subparsers(required=True, metavar="command").add_parser(
         "split", help="cut a data set into private shards and a test set, for real clients"

@@ -1,10 +1,12 @@
 """A real server and real clients: processes on hosts of their own, from enrolment to the files of the run."""
 
+import json
 import os
 import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 from federation import (
     CLIENTS,
@@ -37,6 +39,28 @@ def simulation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The simulation that a deployment must agree with, on data that it splits itself."""
     options = ["--dataset", "mnist-5k", "--clients", "5", "--seeds", "0", "--rounds", ROUNDS, "--strategies", *OURS]
     return simulated(tmp_path_factory.mktemp("sim") / "out", *options)
+
+
+def nothing_private_is_told(folder: Path, shards: Path, said: str):
+    """See that no log, no result and no terminal of a deployment holds a private key or an example."""
+    keys = [path.read_text() for path in (folder / "federation").glob("*.key")]
+    keys += [json.loads(path.read_text())["private_key"] for path in folder.glob("*.identity")]
+    assert len(keys) == 7
+    # Lines of the key's own text: the ends and, in OpenSSH's form, the beginning are the same in all keys.
+    private = {line.encode() for key in keys for line in key.splitlines()[2:-2]} | {b"PRIVATE KEY"}
+    assert len(private) > 7
+    for shard in sorted(shards.glob("shard-*.npz")):
+        images = np.load(shard)["x"]
+        private |= {image.tobytes()[200:600] for image in images[:20] if image.any()}
+        private |= {" ".join(map(str, image[14])).encode() for image in images[:20] if image[14].any()}
+    places = [out for name in ("runs", "logs") for out in (folder / name).rglob("*") if out.is_file()]
+    assert {"events.jsonl", "run.json", "run.log", "report.html", "client-0.jsonl", "client-0.out"} <= {
+        place.name for place in places
+    }
+    for name, content in [("terminals", said.encode()), *((str(place), place.read_bytes()) for place in places)]:
+        assert not [word for word in private if word in content], name
+    found = [word for word in private if word in (folder / "federation" / "ca.key").read_bytes()]
+    assert len(found) > 1  # the search does find a key
 
 
 def test_namespaces_work_where_they_have_to(network: Network):
@@ -73,6 +97,7 @@ def test_five_enrolled_clients_on_six_hosts_come_to_the_bits_of_the_simulation(
 
         (out,) = (tmp_path / "runs").iterdir()
         complete(out, 5, ROUNDS, OURS)
+        nothing_private_is_told(tmp_path, mnist, deployment.told())
         assert hashes(out) == hashes(simulation)
         assert columns(out, "rounds.csv", *SCORES) == columns(simulation, "rounds.csv", *SCORES)
         exact = ("strategy", "round", "client", "num_examples", "local_steps", "local_norm", "train_loss", "status")

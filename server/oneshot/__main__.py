@@ -1,15 +1,10 @@
 """`python -m server.oneshot`: combine finished `.keras` files once, and say what each way of doing so gives."""
 
 import gc
-import os
 import sys
 import time
 
 gc.disable()  # importing makes no garbage; switched on before anything is computed
-
-# Before any library reads them: no telemetry, no update check, nothing that needs a network.
-os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
 import argparse  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -17,6 +12,7 @@ from typing import Any  # noqa: E402
 
 from task.errors import UserError  # noqa: E402
 from task.leave import leave  # noqa: E402
+from task.offline import keep_to_ourselves  # noqa: E402
 from task.options import Parser, above_zero, fail, positive  # noqa: E402
 
 PROGRAM = "python -m server.oneshot"
@@ -27,6 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     0: done; 2: a mistake of the user's; 130: Ctrl-C.
     """
+    keep_to_ourselves()
     words = sys.argv[1:] if arguments is None else arguments
     given = vars(_parser().parse_args(words))
     try:

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from task.errors import UserError
+from task.offline import keep_to_ourselves
 from task.options import Parser, fail
 
 PROGRAM = "python -m server.report"
@@ -14,6 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     0: done; 2: a mistake of the user's; 130: Ctrl-C.
     """
+    keep_to_ourselves()
     parser = Parser(
         prog=PROGRAM,
         description="Write report.html and curves.png of a run again. Several runs become one page: their seeds are"
