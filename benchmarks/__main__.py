@@ -27,15 +27,21 @@ programs on the machine spoil the figures: run it alone.
 """
 
 
-def main() -> int:
-    """Run the benchmarks that are named, all without a name; the exit status is 1 if a measured command failed."""
+def parsed(words: list[str] | None = None) -> argparse.Namespace:
+    """The options of the command; words None: those of this process."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure speed and memory.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES) + "; default: all")
     parser.add_argument("--quick", action="store_true", help="too short to be trusted: does everything still run?")
     parser.add_argument("--write", action="store_true", help=f"put the results into {PAGE.relative_to(ROOT)}")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     if unknown := [name for name in options.names if name not in NAMES]:
         parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(NAMES)}")
+    return options
+
+
+def main() -> int:
+    """Run the benchmarks that are named, all without a name; the exit status is 1 if a measured command failed."""
+    options = parsed()
     machine = machine_line()
     print(machine + "\n")
     for name in options.names or NAMES:

@@ -37,6 +37,7 @@ _LONG = [
     "cluster",
     "refusals",
     "report_page",
+    "examples",
     "python_api",
     "notebook",
 ]
