@@ -2,10 +2,9 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -139,19 +138,7 @@ class Ledger:
     def _write(self, updates: Mapping[float, int]) -> None:
         spent = [{"noise": noise, "updates": count} for noise, count in sorted(updates.items())]
         content = json.dumps({"format": _FORMAT, "spent": spent}, indent=2).encode() + b"\n"
-
-        def fill(file: BinaryIO) -> None:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-
-        cache.write(self._path, fill, mode=0o600)
-        # The new name is on disk only when the folder is.
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        cache.write(self._path, lambda file: file.write(content), mode=0o600, sync=True)
 
 
 def _total(updates: Mapping[float, int], delta: float) -> Spent:

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from server.checkpoint import digest
+from server.files import WriteError
 from server.recorder import Recorder
 from server.results import Entry, LocalRow, RoundRow
 from server.rounds import Contestant, run_rounds
@@ -67,7 +68,11 @@ class Contest:
         self.endings: dict[Entry, Ending] = {}
 
     def run(self) -> None:
-        """Play; fills `endings` with one entry a contestant, also when it fails or is stopped."""
+        """Play; fills `endings` with one entry a contestant, also when it fails or is stopped.
+
+        Raises:
+            WriteError: what happens cannot be taken down any more; all contestants have ended then.
+        """
         self._recorder.reached("first messages sent")
         # Those that share shards play beside each other, so that workers need few shards at a time.
         scenarios = list(dict.fromkeys(one.entry.scenario for one in self._contestants))
@@ -88,6 +93,9 @@ class Contest:
             run_rounds(contestant, start.arrays, start.round + 1, self._rounds, last, self._stop)
         except Stopped as stopped:
             reason = str(stopped)
+        except WriteError as error:
+            self._stop.because(str(error))
+            raise
         except Exception as error:  # noqa: BLE001 - one contestant's failure must not end the others
             reason = describe(error)
         else:

@@ -1,12 +1,14 @@
 """Central test of global models; the server's only use of TensorFlow."""
 
 import hashlib
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from task.cache import PART
 from task.evaluation import Evaluator, resident
 from task.shardfile import load_test
 from task.update import Arrays
@@ -53,10 +55,16 @@ class TestSets:
         self._known[file, id(arrays)] = self.on(file)(arrays)
 
     def export(self, arrays: Arrays, file: Path) -> None:
-        """Save the model with these arrays as a `.keras` file."""
-        with self._lock:
+        """Save the model with these arrays as a `.keras` file, which appears whole or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        # Keras wants a name that ends in .keras, so what is not whole yet has a folder of its own.
+        with self._lock, tempfile.TemporaryDirectory(dir=file.parent, prefix=".", suffix=PART) as folder:
             self._evaluator.model.set_weights(arrays)
-            self._evaluator.model.save(file)
+            self._evaluator.model.save(Path(folder, file.name))
+            Path(folder, file.name).replace(file)
 
 
 def _once(by_content: dict[bytes, Any], file: Path) -> Any:

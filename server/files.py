@@ -5,12 +5,16 @@ import fcntl
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import astuple, fields
+from io import FileIO
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TextIO, TypeVar, get_args, get_origin
 
+from task import cache
 from task.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,14 +26,29 @@ Folder = TypeVar("Folder")
 OTHER_FOLDER = "choose another folder with --out"
 
 
+class WriteError(UserError):
+    """Results cannot be written any more: the run ends, and what was there stays."""
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Say in one line that a run's folder cannot be written.
+
+    Raises:
+        WriteError: for an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(
+            f"cannot write {error.filename or folder} ({error.strerror or error}): make room or mend it, then go on "
+            f"with --resume {folder}"
+        ) from error
+
+
 def write_atomic(path: Path, content: bytes) -> None:
     """Replace the file's content so that a reader, or a crash, meets the old content or the new, never a mixture."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    cache.write(path, lambda file: file.write(content), sync=True)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -60,10 +79,21 @@ class RowFile(Generic[Row]):
             self._replace([])
         self._file = self._open()
 
-    def append(self, row: Row) -> None:
-        """Add one row; a reader sees it at once."""
-        self._write(self._file, [row])
-        self._file.flush()  # the operating system has it: a killed process loses nothing
+    def append(self, *rows: Row) -> None:
+        """Add rows; a reader sees them at once, and the operating system has them: a killed process loses nothing.
+
+        Raises:
+            OSError: they cannot be written; the file is as it was.
+        """
+        text = io.StringIO()
+        self._write(text, rows)
+        content, end = text.getvalue().encode(errors="backslashreplace"), os.fstat(self._file.fileno()).st_size
+        try:
+            while content:  # a disk that becomes full takes a part first
+                content = content[self._file.write(content) :]
+        except OSError as error:
+            os.truncate(self._path, end)
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
 
     def rewrite(self, rows: Iterable[Row]) -> None:
         """Replace the file by these rows, atomically."""
@@ -93,8 +123,8 @@ class RowFile(Generic[Row]):
     def _row(self, cells: list[str]) -> Row:
         return self._kind(**{name: self._parsers[name](text) for name, text in zip(self._parsers, cells, strict=True)})
 
-    def _open(self) -> TextIO:
-        return self._path.open("a", newline="", encoding="utf-8", errors="backslashreplace")
+    def _open(self) -> FileIO:
+        return self._path.open("ab", buffering=0)
 
     def _replace(self, rows: Iterable[Row]) -> None:
         text = io.StringIO()
@@ -134,6 +164,14 @@ def open_new(path: Path, opened: Callable[[Path], Folder]) -> Folder:
         return opened(path)
     except OSError as error:
         raise UserError(f"cannot write results to {path} ({error.strerror}): {OTHER_FOLDER}") from error
+
+
+def remove(path: Path) -> None:
+    """Delete a file, or a folder with everything in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def hold(path: Path) -> TextIO:

@@ -69,7 +69,7 @@ class Hosting:
         self._config, self._record, self._screen = config, record, screen
         self._test, self._shape, self._terms = test, shape, terms
         self._entries = entries_of(config)
-        self._recorder = Recorder(record.folder, screen, self._entries, started)
+        self._recorder = Recorder(record.folder, record.checkpoints, screen, self._entries, started)
         self._stop = Stop()
 
     def run(self, clients: Clients) -> int:

@@ -14,6 +14,8 @@ from task.errors import UserError
 
 # Resident memory of a process with TensorFlow, Keras, flwr and Ray imported and the default model traced, measured.
 _PROCESS_BYTES = 900 * 2**20
+SAME = ("tensorflow", "keras", "numpy", "flwr")
+"""Packages of which another version comes to other bits."""
 _PACKAGES = ("flwr", "tensorflow", "keras", "numpy", "llvmlite", "ray", "scikit-learn")
 
 

@@ -6,13 +6,12 @@ from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
-from server.checkpoint import load_latest
 from server.contest import Start
 from server.evaluate import TestSets
 from server.recorder import Recorder
 from server.results import Entry, RunFolder
+from server.starts import find_starts
 from strategies.kernels import prepare
-from strategies.specify import is_ours
 from task.config import RunConfig
 from task.model import build_model, initial_arrays, trainable_mask
 from task.structure import Structure
@@ -50,24 +49,18 @@ def make_models(
         config: what is compared.
         shape: of the model.
         tests: of each contestant the file with its test set.
-        folder: where checkpoints may lie.
-        recorder: told of milestones and evaluations.
+        folder: where rows may be already.
+        recorder: told of milestones and evaluations; has the checkpoints.
         updates: how many clients a round has; kernels are compiled for so many.
 
     Raises:
-        UserError: for a model or a test set that does not do.
+        UserError: for a model or a test set that does not do, or checkpoints of another run.
     """
     initial = {}
     for seed in config.seeds:
         model = build_model(config.model, *shape, seed)  # the last one also evaluates; large models are not built twice
         initial[seed] = initial_arrays(model)
-    starts = {}
-    for entry in tests:
-        # What a strategy of others remembers is in no checkpoint: it begins anew, and comes to the same bits.
-        name = folder.model_path(entry).stem
-        saved = load_latest(folder.checkpoints, name) if is_ours(entry.strategy) else None
-        starts[entry] = Start(*saved) if saved else Start(-1, initial[entry.seed])
-    folder.keep_rounds({entry: start.round for entry, start in starts.items() if start.round >= 0})
+    starts = find_starts(tests, initial, folder, recorder)
     sets = TestSets(model, set(tests.values()), recorder.evaluated)
     for file, seed in {(file, entry.seed) for entry, file in tests.items()}:
         sets.remember(file, initial[seed])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from server.background import Background
 from server.cluster import ray_for
 from server.cut import Cut, first_of, introduction
+from server.files import WriteError
 from server.machine import Machine
 from server.record import RunRecord
 from server.results import entries_of
@@ -73,13 +74,22 @@ class Play:
             try:
                 from server.recorder import Recorder
 
-                recorder = Recorder(self._record.folder, self._screen, self._entries, self._started, self._at_once)
+                recorder = Recorder(
+                    self._record.folder,
+                    self._record.checkpoints,
+                    self._screen,
+                    self._entries,
+                    self._started,
+                    self._at_once,
+                )
                 pool = self._new_pool(client_app, warm_up)
                 recorder.reached("Flower imported")
                 models = Background(partial(self._models, recorder))
                 pool.start(cluster.workers())
                 recorder.reached("Ray started")
                 return self._play(pool, client_app, recorder, models.result())
+            except WriteError:
+                raise  # what is there is kept
             except UserError:
                 self._record.discard()
                 raise
@@ -100,6 +110,9 @@ class Play:
             contest.run()
         except KeyboardInterrupt:
             self._stop.set()
+        except WriteError:
+            end_simulation()
+            raise
         ending = Background(end_simulation)  # takes as long as the report
         self._screen.step("writing the models and the report")
         recorder.write_timing()

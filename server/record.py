@@ -3,9 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from server.checkpoint import Checkpoints
 from server.contest import FINISHED, Ending
-from server.machine import versions
-from server.results import Entry, RunFolder
+from server.files import writing
+from server.machine import SAME, versions
+from server.results import Entry, RunFolder, entries_of
 from task.config import RunConfig
 from task.errors import UserError
 from task.update import Arrays
@@ -16,6 +18,9 @@ if TYPE_CHECKING:  # imported when there is something to tell
     from server.summary import Outcome
 
 __version__ = "0.1.0"
+
+# Of a configuration: which contestants there are, which a checkpoint names itself, and what changes no bit of theirs.
+_NOT_OF_A_CHECKPOINT = {"strategies", "scenario", "seeds", "rounds", "client_eval", "target"}
 
 
 class RunRecord:
@@ -30,6 +35,10 @@ class RunRecord:
         service: how real clients are served, so that `--resume` does it again; None in a simulation.
         scenarios: who had which part in each scenario of a simulation, see `server.cut.scenario_facts`.
         tensorboard: whether event files are written, too; a run that goes on keeps those that it has up to date.
+
+    Attributes:
+        folder: as given.
+        checkpoints: of this run, which belong to its configuration, data and versions.
     """
 
     def __init__(
@@ -46,6 +55,14 @@ class RunRecord:
     ) -> None:
         self.folder, self._resumed, self._tensorboard = folder, resumed, tensorboard
         self._outcome: Outcome | None = None
+        self._entries = entries_of(config)
+        belongs = {
+            "fedarena": __version__,
+            "versions": versions(SAME),
+            "data": data["shards"],
+            "config": config.model_dump(mode="json", exclude=_NOT_OF_A_CHECKPOINT),
+        }
+        self.checkpoints = Checkpoints(folder.checkpoints, belongs)
         self._run: dict[str, Any] = {
             "fedarena": __version__,
             "command": command,
@@ -63,13 +80,17 @@ class RunRecord:
         """Write run.json, so that a run that is killed from now on can be resumed.
 
         Raises:
-            UserError: if the run is to go on with other data than it began with.
+            UserError: if the run is to go on with other data than it began with, or from checkpoints that belong to
+                another configuration or other versions; nothing is changed then. Or it cannot be written.
         """
         if self._resumed and self.folder.read_run().get("data", {}).get("shards") != self._run["data"]["shards"]:
             raise UserError(
                 f"the data have changed since the run in {self.folder.path} began; start a new run with --out"
             )
-        self.folder.write_run(self._run)
+        for entry in self._entries if self._resumed else ():
+            self.checkpoints.check(entry)
+        with writing(self.folder.path):
+            self.folder.write_run(self._run)
 
     def discard(self) -> None:
         """Leave no trace of a run that came to nothing, so that the same folder can be used again."""
@@ -78,12 +99,23 @@ class RunRecord:
 
     def interrupted(self) -> None:
         """The user ended the run before it began to train."""
-        self.folder.write_run({**self._run, "status": "interrupted", "exit_status": 130})
+        with writing(self.folder.path):
+            self.folder.write_run({**self._run, "status": "interrupted", "exit_status": 130})
 
     def finish(
         self, endings: Mapping[Entry, Ending], export: Callable[[Arrays, Any], None], *, interrupted: bool
     ) -> int:
-        """Write the models, run.json, the tables, curves.png and report.html; return the exit status."""
+        """Write the models, run.json, the tables, curves.png and report.html; return the exit status.
+
+        Raises:
+            WriteError: something cannot be written; rows and checkpoints are there, and `--resume` writes the rest.
+        """
+        with writing(self.folder.path):
+            return self._finish(endings, export, interrupted=interrupted)
+
+    def _finish(
+        self, endings: Mapping[Entry, Ending], export: Callable[[Arrays, Any], None], *, interrupted: bool
+    ) -> int:
         from server.export import write_parquet
         from server.report import write_report
         from server.statistics.write import write_statistics

@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from server.checkpoint import save
-from server.files import write_atomic
+from server.checkpoint import Checkpoints, Saved
+from server.files import write_atomic, writing
 from server.machine import cores
 from server.results import ClientRow, Entry, LocalRow, RoundRow, RunFolder
 from server.screen import Screen
@@ -31,20 +31,32 @@ class Recorder:
     """The journal of all contestants; each of them calls it from its own thread.
 
     Args:
-        folder: where rows and checkpoints go.
+        folder: where rows go.
+        checkpoints: where checkpoints go.
         screen: what the user sees.
         entries: everyone who competes.
         started: Unix time of the start of the command.
         at_once: how many play at the same time; None: all.
 
+    Raises:
+        WriteError: of its methods: what they take down cannot be written; nothing that was there is lost.
+
     Attributes:
+        checkpoints: as given.
         epsilons: what clients that add noise say that it has cost them so far, by client.
     """
 
     def __init__(
-        self, folder: RunFolder, screen: Screen, entries: list[Entry], started: float, at_once: int | None = None
+        self,
+        folder: RunFolder,
+        checkpoints: Checkpoints,
+        screen: Screen,
+        entries: list[Entry],
+        started: float,
+        at_once: int | None = None,
     ) -> None:
         self._folder, self._screen, self._started = folder, screen, started
+        self.checkpoints = checkpoints
         self._lock = threading.Lock()
         self.epsilons: dict[int, float] = {}
         self._sums = Sums()
@@ -65,14 +77,20 @@ class Recorder:
             self._sums.client_cpu_seconds += verdict.facts.cpu_seconds or 0.0
             if verdict.facts.dp_epsilon is not None:
                 self.epsilons[row.client] = max(verdict.facts.dp_epsilon, self.epsilons.get(row.client, 0.0))
-        self._folder.write_client(row)
+        with writing(self._folder.path):
+            self._folder.write_client(row)
         if not verdict.expected:
             self._screen.client(row)
 
     def again(self, entry: Entry, server_round: int, reason: str) -> None:
         """A round is played once more; only its last try has rows."""
-        self._folder.drop_round(entry, server_round)
+        with writing(self._folder.path):
+            self._folder.drop_round(entry, server_round)
         self._screen.note(f"{entry.key}: {reason}")
+
+    def note(self, text: str) -> None:
+        """Something that the user should know, in one line."""
+        self._screen.note(text)
 
     def evaluated(self, seconds: float, cpu_seconds: float) -> None:
         """An evaluation of a global model took so long."""
@@ -83,9 +101,10 @@ class Recorder:
     def round(self, row: RoundRow, arrays: Arrays, memory: Memory, local: Sequence[LocalRow]) -> None:
         """A finished round: its rows first, then its checkpoint, so that a resume never misses a row."""
         entry = row.entry
-        self._folder.write_local(local)
-        self._folder.write_round(row)
-        save(self._folder.checkpoints, self._folder.model_path(entry).stem, row.round, arrays, memory)
+        with writing(self._folder.path):
+            self._folder.write_local(local)
+            self._folder.write_round(row)
+            self.checkpoints.save(entry, Saved(row.round, arrays, memory))
         if row.round >= 1:
             with self._lock:
                 self._no_first_round.discard(entry)
@@ -111,7 +130,8 @@ class Recorder:
             **_without_time(total),
             "after_first": {k: v - asdict(first)[k] for k, v in _without_time(total).items()} if first else None,
         }
-        write_atomic(self._folder.path / "timing.json", f"{json.dumps(timing, indent=1)}\n".encode())
+        with writing(self._folder.path):
+            write_atomic(self._folder.path / "timing.json", f"{json.dumps(timing, indent=1)}\n".encode())
 
 
 def _without_time(sums: Sums) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import re
 import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
@@ -10,8 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Protocol, Self
 
-from server.files import OTHER_FOLDER, RowFile, hold, open_new, write_json
+from server.files import OTHER_FOLDER, RowFile, hold, open_new, remove, write_json
 from server.run_json import check_run
+from task.cache import PART
 from task.config import RunConfig, parse
 from task.errors import UserError
 from task.jsontext import read_object
@@ -151,10 +153,12 @@ class RunFolder:
         self._lock = threading.Lock()
         with ExitStack() as opened:
             opened.enter_context(hold(path))
-            if fresh and holds_run(path):
+            if fresh and holds_run(path) and not _is_over_before_it_began(path):
                 raise UserError(f"{path} already holds a run: {OTHER_FOLDER}, or go on with that run: --resume {path}")
             self.checkpoints.mkdir(exist_ok=True)
             (path / _MODELS).mkdir(exist_ok=True)
+            for part in path.glob(f"**/.*{PART}"):
+                remove(part)  # what a kill left half written
             self._rounds = opened.enter_context(closing(RowFile(path / "rounds.csv", RoundRow)))
             self._clients = opened.enter_context(closing(RowFile(path / "clients.csv", ClientRow)))
             self._local = opened.enter_context(closing(RowFile(path / "local.csv", LocalRow)))
@@ -200,8 +204,7 @@ class RunFolder:
     def write_local(self, rows: Iterable[LocalRow]) -> None:
         """Append rows to local.csv."""
         with self._lock:
-            for row in rows:
-                self._local.append(row)
+            self._local.append(*rows)
 
     def read_local(self) -> list[LocalRow]:
         """The rows of local.csv in the order in which they were written.
@@ -242,6 +245,26 @@ class RunFolder:
             self._clients.rewrite([row for row in self._clients.read() if row.round <= last.get(row.entry, -1)])
             self._local.rewrite([row for row in self._local.read() if row.round <= last.get(row.entry, -1)])
 
+    def complete(self) -> dict[Entry, int]:
+        """Up to which round the tables hold every row of a contestant, each once; who is not in it has no row of 0.
+
+        Rows are not flushed to the disk, as checkpoints are: after a power cut the last ones may be missing.
+
+        Raises:
+            UserError: a file was changed by hand into something else.
+        """
+        with self._lock:
+            rounds, clients, local = self._rounds.read(), self._clients.read(), self._local.read()
+        told = {id(rows): Counter((row.entry, row.round) for row in rows) for rows in (rounds, clients, local)}
+        last: dict[Entry, int] = {}
+        for row in sorted(rounds, key=lambda row: row.round):
+            at = row.entry, row.round
+            used, asked = row.clients_ok, row.clients_ok + row.clients_rejected
+            whole = (told[id(rounds)][at], told[id(clients)][at], told[id(local)][at]) == (1, asked, used)
+            if whole and last.get(row.entry, -1) == row.round - 1:
+                last[row.entry] = row.round
+        return last
+
     def drop_round(self, entry: Entry, server_round: int) -> None:
         """Drop what clients.csv says of one round of a contestant: it is played again."""
         with self._lock:
@@ -281,6 +304,10 @@ class RunFolder:
     def _read_config(self) -> RunConfig:
         from server.run_files import RunFiles
 
+        if _is_over_before_it_began(self.path):
+            raise UserError(
+                f"there is no run to resume in {self.path}: it was ended before it began; give its command again"
+            )
         run = self.read_run()
         if "config" not in run:
             raise UserError(f"{self.path / _RUN} has no config: there is nothing to go on with")
@@ -329,6 +356,12 @@ def _kind_of(path: Path) -> Any:
 def holds_run(path: Path) -> bool:
     """Whether a run, of whatever kind, was begun in this folder."""
     return any((path / name).exists() for name in (_RUN, "rounds.csv"))
+
+
+def _is_over_before_it_began(path: Path) -> bool:
+    """Whether the run was killed before anything of it was written down: its tables have no row."""
+    rounds = path / "rounds.csv"
+    return not (path / _RUN).exists() and rounds.exists() and rounds.read_bytes().count(b"\n") <= 1
 
 
 def model_file(folder: Path, entry: Entry) -> Path:

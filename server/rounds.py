@@ -15,6 +15,7 @@ from flwr.serverapp.strategy import Strategy
 from server.conditions import Conditions, Fate
 from server.drift import Drift
 from server.federation import Chosen, Federation
+from server.files import WriteError
 from server.replies import replies
 from server.results import ClientRow, Entry, LocalRow, RoundRow
 from server.stop import Stop, Stopped
@@ -233,7 +234,7 @@ class _Round:
             if result is None or self.accepted < terms.quorum:
                 return None
             return conform(wire.arrays_of(result), self.arrays)
-        except Stopped:
+        except (Stopped, WriteError):
             raise
         except Exception as error:  # a strategy of the user's may raise anything; the others go on
             raise Stopped(f"the strategy failed in round {self.number}: {describe(error)}") from error

@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from server.background import Background
 from server.checks import check_strategies
+from server.files import WriteError
 from server.record import RunRecord
 from server.results import RunFolder
 from server.roster import Roster
@@ -132,6 +133,8 @@ def serve(
         except KeyboardInterrupt:
             record.interrupted()
             return 130
+        except WriteError:
+            raise  # what is there is kept
         except UserError:
             record.discard()
             raise

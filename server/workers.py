@@ -19,7 +19,7 @@ from flwr.common.constant import ErrorCode
 from flwr.server.superlink.fleet.vce.backend import Backend
 
 from server.code_zip import fingerprint
-from server.machine import Machine, versions
+from server.machine import SAME, Machine, versions
 from server.parcel import Parcel, labelled
 from task.errors import UserError, describe
 
@@ -27,7 +27,6 @@ _GPU_SHARE = 0.2  # five clients on one GPU
 _QUEUED = 2  # messages at each worker: the next one is there when it has finished one
 _TRIES = 3  # a message that kills three workers in a row is the message's fault
 _PATIENCE = 60.0  # seconds after which the user hears that workers of a cluster are not up yet
-_SAME = ("tensorflow", "keras", "numpy", "flwr")  # other versions, other bits
 
 WarmUp = Callable[[Path, dict[str, Any]], None]
 
@@ -236,4 +235,4 @@ class WorkerPool(Backend):
 
 
 def _identity() -> dict[str, str]:
-    return {**versions(_SAME), "the project's code": fingerprint()}
+    return {**versions(SAME), "the project's code": fingerprint()}

@@ -52,25 +52,44 @@ def _temporary() -> Path:
     return path
 
 
-def write(path: Path, fill: Callable[[BinaryIO], object], mode: int = 0o666) -> None:
+PART = ".part"
+"""How the names of files end that are not whole yet; after a kill one may be left."""
+
+
+def write(path: Path, fill: Callable[[BinaryIO], object], mode: int = 0o666, *, sync: bool = False) -> None:
     """Write a file so that others see the old one or the whole new one, never a part.
 
     Args:
         path: the file; its folder must exist.
         fill: writes the content into the open binary file that it is given.
         mode: permission bits of the new file, before the umask.
+        sync: whether it is on the disk when this returns, so that a power cut takes nothing back.
 
     Raises:
         OSError: the folder cannot be written or the disk is full; nothing is left behind then.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PART}")
     try:
         with open(part, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             fill(file)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(part, path)  # noqa: PTH105 like POSIX, replaces on every system
+        if sync:
+            _sync_folder(path.parent)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def _sync_folder(path: Path) -> None:
+    """A new name is on the disk only when its folder is."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 @contextlib.contextmanager

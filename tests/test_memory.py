@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from inline_grid import InlineGrid, mover
 
 from client.local_norm import local_norm
-from server.checkpoint import load_latest, save
+from server.checkpoint import Checkpoints, Saved
+from server.results import Entry
 from strategies import REGISTRY, Update, aggregate
 from strategies.base import Shell, needs_of, rule_options
 from strategies.memory import MemoryShell
@@ -37,6 +39,15 @@ def bits(arrays: Iterable[np.ndarray]) -> list[tuple[Any, ...]]:
 def memory_bits(memory: dict[str, list[np.ndarray]]) -> list[tuple[str, Any]]:
     """Names in their order, too, which a checkpoint keeps."""
     return [(name, bits(arrays)) for name, arrays in memory.items()]
+
+
+def kept(folder: Path, *saved: Any) -> Saved:
+    """What comes back out of a checkpoint."""
+    checkpoints, entry = Checkpoints(folder, {}), Entry("iid", "it", 0)
+    checkpoints.save(entry, Saved(*saved))
+    found = checkpoints.latest(entry, saved[0], print)
+    assert found is not None
+    return found
 
 
 def some_updates(seed: int, x: list[np.ndarray] = X) -> list[Update]:
@@ -120,8 +131,7 @@ def test_a_run_that_was_stopped_and_resumed_comes_to_the_same_bits(name, tmp_pat
     through = make_strategy(name)
     whole = play(through, grid, X, range(1, 7))
     half = make_strategy(name)
-    save(tmp_path, "it", 3, play(half, grid, X, range(1, 4)), half.memory)
-    saved = load_latest(tmp_path, "it")
+    saved = kept(tmp_path, 3, play(half, grid, X, range(1, 4)), half.memory)
     resumed = make_strategy(name)
     resumed.memory = saved.memory
     assert bits(play(resumed, grid, saved.arrays, range(4, 7))) == bits(whole)
@@ -404,8 +414,7 @@ def test_scaffold_comes_to_the_true_optimum_where_the_mean_does_not(name, end, t
     """TRUTH: F_i = (x - e_i)^2 / 2, e = (0, 1), full gradients, 2 and 8 local steps; stopped and resumed on the way."""
     grid, first = two(), make_strategy(name)
     x = play(first, grid, vector(0.9), range(1, 151), learning_rate=ETA)
-    save(tmp_path, "it", 150, x, first.memory)
-    saved, second = load_latest(tmp_path, "it"), make_strategy(name)
+    saved, second = kept(tmp_path, 150, x, first.memory), make_strategy(name)
     second.memory = saved.memory
     there = play(second, grid, saved.arrays, range(151, 501), learning_rate=ETA)
     assert there[0][0] == pytest.approx(end, abs=1e-6)

@@ -23,7 +23,7 @@ from inline_grid import InlineGrid, mover
 from scipy import stats
 from test_rounds import Notes, contestant
 
-from client import budget, privacy
+from client import privacy
 from client.budget import Ledger, epsilon, rdp
 from client.privacy import Dp, clipped, guard, noised, parse_dp
 from server.rounds import Stopped, run_rounds
@@ -616,7 +616,7 @@ def test_the_count_and_its_name_are_on_disk_before_the_reply_is_made(tmp_path, m
         happened.append("reply")
         return facts(*given)
 
-    monkeypatch.setattr(budget.os, "fsync", synced)
+    monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(privacy, "_facts", made)
     app_of()(message(), context(**DP, **{"dp-ledger": str(path)}))
     assert happened == ["file", "folder", "reply"]
@@ -637,7 +637,7 @@ def test_what_cannot_be_counted_does_not_leave(broken, tmp_path, monkeypatch, ca
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(budget.os, broken, full)
+        patch.setattr(os, broken, full)
         reply = app_of()(message(), context(**DP, **{"dp-ledger": str(path)}))
     assert reply.has_error()
     assert "No space left on device), so nothing leaves" in caplog.text

@@ -168,7 +168,8 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
-    RunFolder.create(tmp_path).close()
+    with RunFolder.create(tmp_path) as folder:
+        folder.write_round(ROUND)
     before = (tmp_path / "rounds.csv").read_bytes()
     with pytest.raises(UserError, match=r"--out.*--resume"):
         RunFolder.create(tmp_path)
@@ -181,7 +182,8 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_refused_folder_is_free_again(tmp_path: Path) -> None:
-    RunFolder.create(tmp_path).close()
+    with RunFolder.create(tmp_path) as folder:
+        folder.write_run({})
     with pytest.raises(UserError):
         RunFolder.create(tmp_path)
     RunFolder.resume(tmp_path).close()

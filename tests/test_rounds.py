@@ -280,33 +280,6 @@ def test_drift_is_told_beside_the_global_step():
 # Checkpoints --------------------------------------------------------------------------------------------------------
 
 
-def test_checkpoints_keep_the_last_two_and_pass_over_a_torn_one(tmp_path):
-    for server_round in range(12):
-        checkpoint.save(tmp_path, "iid-fedavg-seed1", server_round, [np.full(3, server_round, np.float32), *X], {})
-    checkpoint.save(tmp_path, "iid-fedavg-seed11", 99, X, {})
-    assert len(list(tmp_path.iterdir())) == 3
-    server_round, arrays, memory = checkpoint.load_latest(tmp_path, "iid-fedavg-seed1")
-    assert (server_round, arrays[0].tolist(), memory) == (11, [11, 11, 11], {})
-    newest = tmp_path / "iid-fedavg-seed1.000011.npz"
-    whole = newest.read_bytes()
-    for damaged in (whole[: len(whole) // 2], b"", whole.replace(np.float32(11).tobytes(), np.float32(12).tobytes())):
-        newest.write_bytes(damaged)
-        assert checkpoint.load_latest(tmp_path, "iid-fedavg-seed1")[0] == 10
-    assert checkpoint.load_latest(tmp_path, "iid-fedmedian-seed1") is None
-
-
-def test_a_checkpoint_holds_what_the_strategy_remembers(tmp_path):
-    memory = {"c": [np.arange(4.0), np.array(3, np.int64)], "client-3": X, "none": []}
-    checkpoint.save(tmp_path, "iid-scaffold-seed0", 2, X, memory)
-    saved = checkpoint.load_latest(tmp_path, "iid-scaffold-seed0")
-    assert saved.memory.keys() == memory.keys()
-    for name, arrays in memory.items():
-        assert [(a.dtype, a.shape, a.tolist()) for a in saved.memory[name]] == [
-            (a.dtype, a.shape, a.tolist()) for a in arrays
-        ]
-    assert [a.tolist() for a in saved.arrays] == [a.tolist() for a in X]
-
-
 def test_digest_is_over_c_order_bytes():
     import hashlib
 
