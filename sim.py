@@ -112,6 +112,7 @@ def _run(given: dict[str, Any], words: list[str], started: float) -> tuple[int, 
         command=["python", PROGRAM, *words],
         started=started,
         tensorboard=given.get("tensorboard", False),
+        anew=given,
     )
     return status, folder
 

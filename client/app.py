@@ -50,14 +50,16 @@ def query(message: Message, context: Context) -> Message:
     if notices := context.node_config.get("notices"):
         with Path(str(notices)).open("a", encoding="utf-8") as file:
             file.write(f"{json.dumps([greeting.topic, greeting.text])}\n")
-    return presence(*_own(context)).reply(message)
+    told = context.node_config.get("facts", "all") == "all"
+    return presence(*_own(context), told).reply(message)
 
 
 @cache
-def presence(file: Path, client: int) -> Presence:
-    """What a client says of itself."""
+def presence(file: Path, client: int, told: bool) -> Presence:
+    """What a client says of itself; `told`: whether also how many examples it has."""
     x, _ = load_shard(file)
-    return Presence(client, x.shape[1:], read_header(file).num_classes or 0, version("tensorflow"))
+    classes, examples = read_header(file).num_classes or 0, len(x) if told else 0
+    return Presence(client, x.shape[1:], classes, examples, version("tensorflow"))
 
 
 def client_of(context: Context) -> ShardClient:

@@ -13,7 +13,7 @@ from server.checks import check_strategies
 from server.hosting import Clients, Hosting
 from server.record import RunRecord
 from server.results import RunFolder
-from server.rounds import Terms
+from server.rounds import majority, terms_of
 from server.screen_plain import Plain
 from server.serve import read_test
 from server.site import GridSite
@@ -21,6 +21,8 @@ from task.config import RunConfig, Training, parse
 from task.errors import UserError
 
 app = ServerApp()
+
+_NONE_AS_0 = ("sample", "steps", "quorum", "tries", "max_update_norm")  # Flower's configurations have no None
 
 
 @app.main()
@@ -44,8 +46,8 @@ def main(grid: Grid, context: Context) -> None:
         data = {"sha256": digest, "shards": {"test": digest}}
         record = RunRecord(results, config, data, ["flwr", "run"], resumed=False)
         record.begin()
-        quorum = (config.sample or config.clients or 1) // 2 + 1
-        hosting = Hosting(config, record, Plain(sys.stdout), file, shape, Terms(quorum=quorum, tries=3), started)
+        terms = terms_of(config, majority(config), tries=3)
+        hosting = Hosting(config, record, Plain(sys.stdout), file, shape, terms, started)
         if hosting.run(Clients(GridSite(grid), {}, lambda _: None)):
             raise RuntimeError(f"a strategy did not finish; see {folder / 'run.json'}")
 
@@ -54,12 +56,12 @@ def config_of(given: dict[str, Any]) -> RunConfig:
     """The configuration that flat keys describe.
 
     Args:
-        given: lists are words separated by spaces; 0 steps, or 0 clients to sample, mean that there is no such number.
+        given: lists are words separated by spaces; 0 means that there is no such number, where there can be none.
 
     Raises:
         UserError: for a key or a value that is not allowed.
     """
-    given = {name: value for name, value in given.items() if value or name not in ("sample", "steps")}
+    given = {name: value for name, value in given.items() if value or name not in _NONE_AS_0}
     training = {name: given.pop(name) for name in Training.model_fields if name in given}
     for name in ("strategies", "seeds", "scenario"):
         if name in given:

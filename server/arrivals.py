@@ -94,6 +94,7 @@ class Arrivals:
         self._site, self._expected, self._number_of = site, expected, number_of
         self._hello, self._screen = hello, screen
         self.nodes = Nodes(expected.clients)
+        self.examples: dict[int, int] = {}  # that clients have declared, by client; the first word counts
         self._federation = site.federation("", self.nodes)
         self._greeted: dict[int, str] = {}  # node and the mark under which it was greeted
         self._asked: dict[str, int] = {}  # message id and node
@@ -181,6 +182,8 @@ class Arrivals:
             self._refuse(node, name, objection)
             return
         self._welcome[client] = node
+        if presence.num_examples > 0:
+            self.examples.setdefault(client, presence.num_examples)
         self.nodes.seat(client, node)
         self._changed.set()
         missing = ", ".join(self._expected.name(other) for other in self.missing())

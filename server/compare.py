@@ -1,8 +1,9 @@
 """A whole comparison on this machine: check what the user asked for, then open the folder and play."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from server.checks import check_strategies
 from server.cut import Cut, data_bytes, data_facts, first_of, scenario_facts
@@ -12,8 +13,9 @@ from server.record import RunRecord
 from server.results import RunFolder
 from server.screen import open_screen
 from task.chatter import Chatter, console_on
-from task.config import RunConfig
+from task.config import RunConfig, parse
 from task.errors import UserError
+from task.options import with_terms
 from task.shards import prepare
 
 if TYPE_CHECKING:  # Flower is imported when it is needed: start-up counts
@@ -30,6 +32,7 @@ def compare(
     command: list[str],
     started: float,
     tensorboard: bool = False,
+    anew: Mapping[str, Any] | None = None,
 ) -> int:
     """Run a comparison.
 
@@ -42,6 +45,7 @@ def compare(
         command: how the user called, for run.json.
         started: Unix time of the start of the command.
         tensorboard: whether event files are written, too; a run that goes on keeps those that it has up to date.
+        anew: options that the user gives to a run that goes on, see `task.options.TERMS`.
 
     Returns:
         The exit status: 0 if every strategy finished, 1 if one did not, 130 after Ctrl-C.
@@ -50,7 +54,7 @@ def compare(
         UserError: for everything that only the user can mend.
     """
     opened = RunFolder.resume(folder) if config is None else None
-    config = opened.read_config() if opened else config
+    config = with_terms(opened.read_config(), anew or {}) if opened else config
     assert config is not None
     check_strategies(config)
     with Chatter(verbose=machine.verbose) as chatter:
@@ -60,12 +64,12 @@ def compare(
         try:
             screen.step(f"reading {Path(config.dataset).name}, cutting its shards")
             cut = _cut_shards(config)
+            known = parse({**config.model_dump(), "clients": first_of(cut).clients})
             facts = scenario_facts(config, cut)
             if machine.ray_address is None:  # a cluster tells how many it carries when it is joined
                 machine = replace(machine, workers=number_of_workers(machine.workers, data_bytes(cut)))
             with opened or RunFolder.create(folder) as results:
                 chatter.redirect(results.log_path)
-                known = config.model_copy(update={"clients": first_of(cut).clients})
                 data = data_facts(cut)
                 record = RunRecord(
                     results, known, data, command, resumed=opened is not None, scenarios=facts, tensorboard=tensorboard

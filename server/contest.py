@@ -65,6 +65,7 @@ class Contest:
         self._contestants, self._starts, self._rounds = contestants, starts, rounds
         self._recorder, self._stop = recorder, stop
         self._threads = min(at_once or len(contestants), len(contestants))
+        self._broken = False
         self.endings: dict[Entry, Ending] = {}
 
     def run(self) -> None:
@@ -94,13 +95,15 @@ class Contest:
         except Stopped as stopped:
             reason = str(stopped)
         except WriteError as error:
+            self._broken = True  # told once, and not by each contestant
             self._stop.because(str(error))
             raise
         except Exception as error:  # noqa: BLE001 - one contestant's failure must not end the others
             reason = describe(error)
         else:
             reason = FINISHED
-        self._recorder.ended(entry, None if reason == FINISHED else reason)
+        if not self._broken:
+            self._recorder.ended(entry, None if reason == FINISHED else reason)
         self.endings[entry] = Ending(reason, max(last.round_number, 0), last.arrays)
 
 

@@ -136,6 +136,7 @@ class Hosting:
                 models.tests.on(self._test),
                 self._terms,
                 measures=self._config.measures,
+                examples=arrivals.examples,
             )
             for entry in self._entries
         ]

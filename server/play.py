@@ -143,7 +143,7 @@ class Play:
         """The contest, ready to run, and what ends the simulation below it."""
         from server.conditions import Conditions
         from server.contest import Contest
-        from server.rounds import Contestant
+        from server.rounds import Contestant, terms_of
         from server.simulation import Simulation
         from strategies.specify import make_strategy
 
@@ -158,8 +158,10 @@ class Play:
                 self._config.train_config(self._shards.num_classes, entry.seed),
                 self._config.sample,
                 models.tests.on(cut.folder / TEST),
+                terms_of(self._config),
                 conditions=Conditions(scenarios[entry.scenario], entry.seed, cut.clients),
                 measures=self._config.measures,
+                examples=dict(enumerate(map(sum, cut.counts))),
             )
             for entry, federation, cut in zip(self._entries, simulation.federations, cuts, strict=True)
         ]

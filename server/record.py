@@ -10,6 +10,7 @@ from server.machine import SAME, versions
 from server.results import Entry, RunFolder, entries_of
 from task.config import RunConfig
 from task.errors import UserError
+from task.options import TERMS
 from task.update import Arrays
 
 if TYPE_CHECKING:  # imported when there is something to tell
@@ -20,7 +21,7 @@ if TYPE_CHECKING:  # imported when there is something to tell
 __version__ = "0.1.0"
 
 # Of a configuration: which contestants there are, which a checkpoint names itself, and what changes no bit of theirs.
-_NOT_OF_A_CHECKPOINT = {"strategies", "scenario", "seeds", "rounds", "client_eval", "target"}
+_NOT_OF_A_CHECKPOINT = {"strategies", "scenario", "seeds", "rounds", "client_eval", "target", *TERMS}
 
 
 class RunRecord:

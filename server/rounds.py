@@ -22,6 +22,7 @@ from server.stop import Stop, Stopped
 from strategies.base import Shell, conform, needs_of
 from strategies.gate import Expected, Verdict, screen
 from task import seeds, wire
+from task.config import RunConfig
 from task.errors import describe
 from task.update import Arrays, Memory
 
@@ -60,6 +61,24 @@ class Terms:
     tries: int = 1
     recovery: float = 0.0
     max_norm: float | None = None
+
+
+def majority(config: RunConfig) -> int:
+    """More than half of the clients of a round."""
+    return (config.sample or config.clients or 1) // 2 + 1
+
+
+def terms_of(config: RunConfig, quorum: int = 1, tries: int = 1, **others: Any) -> Terms:
+    """What a configuration says of it.
+
+    Args:
+        config: the run's.
+        quorum: where the configuration names none.
+        tries: the same; 3 where it names a quorum, which the user would not do to give up at once.
+        others: fields of `Terms` that are not of a configuration.
+    """
+    tries = config.tries or (3 if config.quorum else tries)
+    return Terms(quorum=config.quorum or quorum, tries=tries, max_norm=config.max_update_norm, **others)
 
 
 @dataclass(frozen=True)

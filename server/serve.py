@@ -19,14 +19,14 @@ from server.roster import Roster
 from server.screen import open_screen
 from task.address import is_loopback
 from task.chatter import Chatter, console_on
-from task.config import Positive, RunConfig
+from task.config import RunConfig, parse
 from task.errors import UserError, describe, describe_invalid
 from task.logfile import log_to
+from task.options import with_terms
 
 if TYPE_CHECKING:
     from server.link import Link
     from server.models import Shape
-    from server.rounds import Terms
     from server.screen import Screen
 
 INSECURE = "INSECURE: plain HTTP, no authentication. Anyone who reaches {address} can take part, read and change all."
@@ -44,8 +44,6 @@ class Service:
         federation: the folder that `enroll` made.
         insecure: plain HTTP, anyone may come.
         round_deadline: seconds, None: none.
-        quorum: valid updates that a round needs; None: more than half.
-        tries: of a round that has no quorum.
         patience: seconds for which a silent client is waited for.
     """
 
@@ -54,8 +52,6 @@ class Service:
     federation: str = "federation"
     insecure: bool = False
     round_deadline: Seconds | None = None
-    quorum: int | None = None
-    tries: Positive = 3
     patience: Seconds = 60.0
 
     @classmethod
@@ -104,14 +100,13 @@ def serve(
     saved = opened.read_run() if opened else {}
     if opened and "service" not in saved:
         raise UserError(f"{folder} holds a simulation: go on with python sim.py --resume {folder}")
-    config = opened.read_config() if opened else config
+    config = with_terms(opened.read_config(), given) if opened else config
     assert config is not None
     service = Service.read(saved.get("service", {}), given)
     check_strategies(config)
     host, port = parse_listen(service.listen)
     test, shape, dataset, digest = read_test(Path(service.test))
-    config = config.model_copy(update={"clients": config.clients or 5, "dataset": dataset})
-    terms = _terms(service, config)
+    config = parse({**config.model_dump(), "clients": config.clients or 5, "dataset": dataset})
     roster = _roster(service, host, config)
     with ExitStack() as stack:
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, at any time
@@ -129,7 +124,7 @@ def serve(
         try:
             record.begin()
             screen.step("starting the SuperLink")
-            status = _host(host, port, roster, config, record, screen, test, shape, terms, service, started)
+            status = _host(host, port, roster, config, record, screen, test, shape, service, started)
         except KeyboardInterrupt:
             record.interrupted()
             return 130
@@ -153,13 +148,13 @@ def _host(
     screen: "Screen",
     test: Path,
     shape: "Shape",
-    terms: "Terms",
     service: Service,
     started: float,
 ) -> int:
     from server.admission import Admission, Refusals
     from server.hosting import Clients, Hosting
     from server.link import Link, Tls
+    from server.rounds import majority, terms_of
 
     assert config.clients is not None
     link = Link(
@@ -182,6 +177,8 @@ def _host(
             screen.warn(INSECURE.format(address=address))
         _log.info("listening", extra={"fields": {"address": address, "tls": roster is not None}})
         offer = Background(lambda: _offer_app(link))
+        recovery = {"deadline": service.round_deadline, "recovery": service.patience}
+        terms = terms_of(config, majority(config), tries=3, **recovery)
         hosting = Hosting(config, record, screen, test, shape, terms, started)
         offer.result()
         return hosting.run(Clients(link, admission.names, admission.number_of))
@@ -253,15 +250,3 @@ def read_test(file: Path) -> "tuple[Path, Shape, str, str]":
     digest.add(raw_x, raw_y)
     classes = header.num_classes or int(y.max()) + 1
     return file.absolute(), Shape(x.shape[1:], classes), header.dataset or file.stem, digest.hexdigest()
-
-
-def _terms(service: Service, config: RunConfig) -> "Terms":
-    from server.rounds import Terms
-
-    taking_part = config.sample or config.clients or 1
-    quorum = service.quorum if service.quorum is not None else taking_part // 2 + 1
-    if config.sample and config.clients and config.sample > config.clients:
-        raise UserError(f"--sample {config.sample} is more than --clients {config.clients}")
-    if not 1 <= quorum <= taking_part:
-        raise UserError(f"--quorum {quorum} is not between 1 and the {taking_part} clients of a round")
-    return Terms(service.round_deadline, quorum, service.tries, service.patience)

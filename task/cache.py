@@ -78,8 +78,10 @@ def write(path: Path, fill: Callable[[BinaryIO], object], mode: int = 0o666, *, 
         os.replace(part, path)  # noqa: PTH105 like POSIX, replaces on every system
         if sync:
             _sync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(part)):
+            error.filename = str(path)  # the name that the user knows
         raise
 
 

@@ -84,6 +84,17 @@ class RunConfig(Frozen):
         description="rounds from one to the next in which clients test on their own shards before and after training; "
         "0: the last only",
     )
+    quorum: Positive | None = Field(
+        default=None,
+        description="valid updates that a round needs; 1 in a simulation, else more than half",
+    )
+    tries: Positive | None = Field(
+        default=None,
+        description="how often a round without a quorum is played; 3, or 1 in a simulation without one",
+    )
+    max_update_norm: Rate | None = Field(
+        default=None, description="largest L2 norm of an update that is used; any when not given"
+    )
     target: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.9, description="test accuracy to reach")
 
     @cached_property
@@ -102,6 +113,9 @@ class RunConfig(Frozen):
         check_different("scenario", [scenario.name for scenario in self.scenarios])
         if self.sample and self.clients and self.sample > self.clients:
             raise ValueError(f"sample ({self.sample}) is more than clients ({self.clients})")
+        asked = self.sample or self.clients
+        if self.quorum and asked and self.quorum > asked:
+            raise ValueError(f"quorum ({self.quorum}) is more than the {asked} clients of a round")
         return self
 
     def train_config(self, num_classes: int, seed: int) -> dict[str, Any]:

@@ -55,12 +55,14 @@ class Presence:
         client: the number of its shard.
         input_shape: one example as the model sees it.
         num_classes: labels are in 0..num_classes-1; 0 where the shard does not say.
+        num_examples: no update of it may count for more; 0: it does not say.
         tensorflow: its version; another one may come to other bits.
     """
 
     client: int
     input_shape: tuple[int, ...]
     num_classes: int
+    num_examples: int
     tensorflow: str
 
     def reply(self, message: Message) -> Message:
@@ -70,6 +72,7 @@ class Presence:
                 "client": self.client,
                 "input-shape": list(self.input_shape),
                 "num-classes": self.num_classes,
+                "num-examples": self.num_examples,
                 "tensorflow": self.tensorflow,
             }
         )
@@ -88,6 +91,7 @@ class Presence:
                 int(said["client"]),
                 tuple(int(side) for side in said["input-shape"]),
                 int(said["num-classes"]),
+                int(said["num-examples"]),
                 str(said["tensorflow"]),
             )
         except (KeyError, TypeError, ValueError) as error:

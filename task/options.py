@@ -78,6 +78,24 @@ def add_run_options(parser: argparse.ArgumentParser, *, data: bool = True) -> No
         type=int,
         metavar="N",
     )
+    add(
+        "--quorum",
+        "valid updates that a round needs; default: " + ("1" if data else "more than half of the round's clients"),
+        type=int,
+        metavar="N",
+    )
+    add(
+        "--tries",
+        "how often a round without a quorum is played; default: 3" + (" with --quorum, else 1" if data else ""),
+        type=int,
+        metavar="N",
+    )
+    add(
+        "--max-update-norm",
+        "updates with a larger L2 norm are rejected; default: none",
+        type=float,
+        metavar="C",
+    )
     add("--target", f"test accuracy for rounds-to-target; default: {default.target}", type=float, metavar="SHARE")
     add_training_options(parser, Training(), " a round")
 
@@ -169,9 +187,22 @@ def absolute_if_path(dataset: str) -> str:
 
 
 def given_run_options(given: Mapping[str, Any]) -> list[str]:
-    """Names of the run's options that the user gave, as written on the command line."""
+    """Names of the run's options that the user gave and a run that goes on has already, as on the command line."""
     names = [*RunConfig.model_fields, *Training.model_fields]
-    return [f"--{name.replace('_', '-')}" for name in names if name in given]
+    return [f"--{name.replace('_', '-')}" for name in names if name in given and name not in TERMS]
+
+
+def with_terms(config: RunConfig, given: Mapping[str, Any]) -> RunConfig:
+    """The configuration of a run that goes on, with those `TERMS` that the user gives anew.
+
+    Raises:
+        UserError: for values that are not allowed.
+    """
+    return parse({**config.model_dump(), **{name: given[name] for name in TERMS if name in given}})
+
+
+TERMS = ("quorum", "tries")
+"""Options of a run that may be others when it goes on: they change no finished round."""
 
 
 def config_and_folder(given: dict[str, Any]) -> tuple[RunConfig | None, Path]:

@@ -595,7 +595,13 @@ def test_nothing_but_the_documented_facts_leaves_a_client(line: Line, small_shar
     presence = exchange(Greeting("hello").message(line.node))
     assert Presence.read(presence).input_shape == (8, 8, 1)
     assert set(presence.content) == {"greeting"}
-    assert set(presence.content["greeting"]) == {"client", "input-shape", "num-classes", "tensorflow"}
+    assert set(presence.content["greeting"]) == {
+        "client",
+        "input-shape",
+        "num-classes",
+        "num-examples",
+        "tensorflow",
+    }
 
     from client.engine import engine_for
     from task.config import Training
@@ -799,7 +805,7 @@ class Screen:
         self.note, self.warn = self.notes.append, self.warnings.append
 
 
-HERE = Presence(0, (8, 8, 1), 3, "2.21.0")
+HERE = Presence(0, (8, 8, 1), 3, 10, "2.21.0")
 
 
 @pytest.fixture
