@@ -16,6 +16,7 @@ NAMES = {
     "matching": "Matching of hidden units",
     "memory": "Memory of the server",
     "scale": "Many clients",
+    "soak": "Soak: what hundreds of rounds leave behind",
     "deployment": "Deployment: server and clients as processes of their own",
 }
 PAGE = ROOT / "docs" / "benchmarks.md"

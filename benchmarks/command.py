@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,13 +38,14 @@ class Done:
     peak_bytes: int
 
 
-def run(*arguments: str, log: Path, watch: bool = False) -> Done:
+def run(*arguments: str, log: Path, watch: bool = False, look: Callable[[int], None] | None = None) -> Done:
     """Run this Python with `arguments` in the project's folder and wait for it.
 
     Args:
         arguments: the command line after the interpreter.
         log: where its output goes.
         watch: look at its memory every `WATCH_SECONDS`.
+        look: called with its process id as often; it raises nothing for a process that is gone.
 
     Raises:
         CommandFailedError: for an exit status other than 0.
@@ -54,8 +56,11 @@ def run(*arguments: str, log: Path, watch: bool = False) -> Done:
         process = subprocess.Popen(
             [sys.executable, *arguments], cwd=ROOT, env=os.environ | QUIET, stdout=output, stderr=subprocess.STDOUT
         )
-        while watch and process.poll() is None:
-            peak = max(peak, resident_bytes(process.pid))
+        while (watch or look) and process.poll() is None:
+            if watch:
+                peak = max(peak, resident_bytes(process.pid))
+            if look:
+                look(process.pid)
             time.sleep(WATCH_SECONDS)
         status = process.wait()
     seconds = time.time() - launched
@@ -73,9 +78,20 @@ def resident_bytes(pid: int) -> int:
         return 0
 
 
-def simulate(out: Path, *options: str, watch: bool = False) -> Done:
-    """Run the product, `python sim.py --quiet --out OUT ...`; its output goes beside `out`."""
-    return run("sim.py", "--quiet", "--out", str(out), *options, log=out.with_suffix(".log"), watch=watch)
+def simulate(
+    out: Path, *options: str, watch: bool = False, look: Callable[[int], None] | None = None, by: Sequence[str] = ()
+) -> Done:
+    """Run the product, `python sim.py --quiet --out OUT ...`; its output goes beside `out`.
+
+    Args:
+        out: the run's folder.
+        options: more of its options.
+        watch: see `run`.
+        look: see `run`.
+        by: what is run instead of `sim.py`, and takes its options.
+    """
+    command = [*(by or ["sim.py"]), "--quiet", "--out", str(out), *options]
+    return run(*command, log=out.with_suffix(".log"), watch=watch, look=look)
 
 
 def busy_cpu_seconds(sums: dict[str, float]) -> float:

@@ -93,7 +93,7 @@ class Refusals:
 
     def __init__(self, note: Callable[[str], None], roster: Roster | None) -> None:
         self._note, self._roster = note, roster
-        self._told: dict[tuple[str, bytes, str], float] = {}
+        self._told: dict[tuple[str, bytes, str], float] = {}  # the oldest first; no longer than it is not told again
 
     def __call__(self, address: str, public_key: bytes, status: int, path: str) -> None:
         """See `server.link.door.Door`."""
@@ -101,7 +101,9 @@ class Refusals:
         if what is None:
             return
         key, now = (address, public_key, what), time.monotonic()
-        if now - self._told.get(key, -_SAME_REFUSAL) < _SAME_REFUSAL:
+        while self._told and now - next(iter(self._told.values())) >= _SAME_REFUSAL:
+            del self._told[next(iter(self._told))]
+        if key in self._told:
             return
         self._told[key] = now
         where = f" from {address}" if address else ""

@@ -123,7 +123,11 @@ class Simulation:
             store = DeprecatedRunInfoStore(node_id=node, node_config=config)
             store.register_context(run_id=_RUN_ID, run=self._run)
             self._stores[node], nodes[client] = store, node
-        return Federation(self._grid, nodes, self._state.bell_for(nodes.values()))
+        return Federation(self._grid, nodes, self._state.bell_for(nodes.values()), self._drop)
+
+    def _drop(self, message_ids: Iterable[str]) -> None:
+        """Keep nothing of messages whose replies nobody waits for: their contestant has failed."""
+        self._state.delete_messages(set(message_ids))
 
     def start(self, failed: Callable[[BaseException], None]) -> None:
         """Let messages flow; `failed` hears of an end of the runtime that nobody asked for."""

@@ -72,6 +72,7 @@ class LinkState(InMemoryLinkState):
         self, to_node: Callable[[int], None], from_node: Callable[[], None], is_taken: Callable[[int], bool]
     ) -> None:
         super().__init__(NoOpFederationManager(), _Store(self._confirmed))
+        self._lock_object_push_sessions = self.lock  # Flower takes these two in either order, and could wait forever
         self._to_node, self._from_node, self._is_taken = to_node, from_node, is_taken
         self._waiting: defaultdict[int, dict[str, _Parcel]] = defaultdict(dict)  # by node; delivery not confirmed
         self._unanswered: dict[str, _Parcel] = {}
@@ -110,7 +111,7 @@ class LinkState(InMemoryLinkState):
 
     def waits(self, node: int) -> bool:
         """Whether a message waits for this node."""
-        return bool(self._waiting[node])
+        return bool(self._waiting.get(node))  # asked of any number that a stranger says: leaves no entry
 
     def collect(self, message_id: str) -> Message | None:
         """The reply to a message, once: None while it is not complete."""
@@ -210,13 +211,13 @@ class LinkState(InMemoryLinkState):
     ) -> tuple[bool, list[str]]:
         """Store a reply; tell when nothing more is to come."""
         stored, missing = super().store_message_and_object_tree(message, object_tree, session_id)
-        if stored and not missing:
-            self._from_node()
+        if not missing:
+            self._cleanup_push_session(session_id, cleanup_messages=False)
         return stored, missing
 
     def _cleanup_push_session(self, session_id: str, *, cleanup_messages: bool) -> None:
         super()._cleanup_push_session(session_id, cleanup_messages=cleanup_messages)
-        self._from_node()  # Flower ends a session when its last piece is stored
+        self._from_node()  # Flower ends a session when its last piece is stored, and no other one before the run's end
 
     # -- within
 
@@ -246,3 +247,5 @@ class LinkState(InMemoryLinkState):
         if reply_id is not None:
             self.message_res_store.pop(reply_id, None)
             self.object_store.delete(reply_id)
+            if session := self._object_push_session_by_root.get(reply_id):  # of a reply that came in part
+                self._cleanup_push_session(session, cleanup_messages=False)
