@@ -5,6 +5,7 @@ import threading
 from base64 import b64encode
 from collections.abc import Coroutine, Iterator
 from contextlib import closing, suppress
+from copy import copy
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from federation import PATIENCE, until
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app.message import make_message
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.proto.fleet_pb2 import PullMessagesRequest
 from flwr.proto.node_pb2 import Node
@@ -429,6 +431,157 @@ def test_a_message_that_nobody_waits_for_any_more_is_gone_and_so_is_its_reply(li
     line.fleet.push(line.answer(last), 0.1)
     assert line.reply_to(kept) is not None
     line.grid.drop([kept])
+
+
+# -- clients that are hostile
+
+
+def pushed(line: Line, reply: Message, header: Message | None = None) -> Any:
+    """Push a reply in Flower's protocol as it stands, under a header of its own if there is one."""
+    from flwr.common.serde import message_to_proto
+    from flwr.proto.fleet_pb2 import PushMessagesRequest
+    from flwr.proto.message_pb2 import PushObjectRequest
+    from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+
+    reply.metadata.__dict__["_message_id"] = reply.object_id
+    shown = header or make_message(reply.metadata, RecordDict())
+    shown.metadata.__dict__["_message_id"] = reply.object_id
+    node, run = Node(node_id=line.node), line.link.run.run_id
+    request = PushMessagesRequest(
+        node=node, messages_list=[message_to_proto(shown)], message_object_trees=[get_object_tree(reply)]
+    )
+    answer = line.fleet._client.PushMessages(request)
+    parts = get_all_nested_objects(reply)
+    for name in answer.objects_to_push:
+        line.fleet._client.PushObject(
+            PushObjectRequest(
+                node=node,
+                run_id=run,
+                session_id=answer.session_id,
+                object_id=name,
+                object_content=parts[name].deflate(),
+            )
+        )
+    return answer
+
+
+def test_what_a_reply_says_of_itself_inside_is_nobodys_word(line: Line):
+    """The header is checked, the pieces hold another one: of another node, another message, another round."""
+    message_id = line.send(X[0])
+    reply = line.answer(pulled(line.fleet))
+    header = make_message(copy(reply.metadata), RecordDict())
+    reply.metadata.__dict__.update(_src_node_id=999, _reply_to_message_id="ab" * 32, _group_id="fedavg 7")
+    pushed(line, reply, header)
+    found = line.reply_to(message_id)
+    assert found is not None and found.has_content()
+    metadata = found.metadata
+    assert (metadata.src_node_id, metadata.reply_to_message_id, metadata.group_id) == (
+        line.node,
+        message_id,
+        "fedavg 1",
+    )
+
+
+def test_nobody_answers_for_another_node(line: Line):
+    """Flower asks who pushes, and not whether the reply is its own."""
+    message_id = line.send(X[0])
+    reply = line.answer(pulled(line.fleet))
+    other = line.join(1)
+    node = other.activate()
+    mine, line.fleet = line.fleet, other
+    try:
+        with pytest.raises(httpx.HTTPStatusError, match="403"):
+            pushed_by(line, node, reply)
+    finally:
+        other.close()
+        line.fleet = mine
+    assert line.reply_to(message_id) is None
+    line.fleet.push(reply, 0.1)
+    assert line.reply_to(message_id) is not None
+
+
+def pushed_by(line: Line, node: int, reply: Message) -> None:
+    mine, line.node = line.node, node
+    try:
+        pushed(line, reply)
+    finally:
+        line.node = mine
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (lambda: {"arrays": ArrayRecord([np.random.default_rng(0).random(2**18)])}, "more than twice as large"),
+        (lambda: {str(i): ConfigRecord({"i": i}) for i in range(300)}, "its reply has 302 pieces, its message had"),
+    ],
+)
+def test_a_reply_that_is_too_large_is_refused_before_it_is_whole(line: Line, content: Any, reason: str):
+    message_id = line.send(X[0])
+    reply = line.answer(pulled(line.fleet))
+    reply.content = RecordDict(content())
+    pushed(line, reply)
+    told = line.reply_to(message_id)
+    assert told is not None and told.has_error()
+    assert reason in told.error.reason
+    state = line.link.state
+    assert state._pushes == {} == state._refused and state.object_store.get(reply.object_id) is None
+    again = line.send(X[0])  # and the next round is as ever
+    line.fleet.push(line.answer(pulled(line.fleet)), 0.1)
+    assert line.reply_to(again) is not None
+
+
+def test_a_reply_that_cannot_be_unpacked_is_an_error_of_its_client_and_of_nobody_else(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+):
+    message_id = line.send(X[0])
+    line.fleet.push(line.answer(pulled(line.fleet)), 0.1)
+
+    def broken(*_: Any) -> None:
+        raise IndexError("list index out of range")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("server.link.state.inflate_object_from_contents", broken)
+        told = line.reply_to(message_id)
+    assert told is not None
+    assert told.error.reason == "its reply cannot be unpacked (IndexError: list index out of range)"
+
+
+def test_a_request_that_is_too_large_is_hung_up_on():
+    async def scene() -> None:
+        house, caller = House(), Caller("/v1/fleet/push-messages")
+        block = b"x" * 2**20
+        caller._events = [{"type": "http.request", "body": block, "more_body": True} for _ in range(20)]
+        heard: list[str] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            while (event := await receive())["type"] == "http.request":
+                heard.append(event["type"])
+
+        house.door._app = app
+        await caller.knock(house.door)
+        assert len(heard) == 8
+
+    in_time(scene())
+
+
+def test_bytes_that_mean_nothing_get_an_answer_and_the_link_goes_on(line: Line):
+    """Requests with random or mutated bodies at every path of Flower's Fleet API, signed by an authentic client."""
+    random = np.random.default_rng(20261126)
+    paths = ["register-node", "activate-node", "deactivate-node", "heartbeat", "pull-messages", "push-messages"]
+    paths += ["push-object", "pull-object", "confirm-message-received", "get-run", "get-fab", "nonsense"]
+    whole = PullMessagesRequest(node=Node(node_id=line.node)).SerializeToString()
+    with httpx.Client(base_url=f"http://127.0.0.1:{line.link.port}/v1/fleet/") as client:
+        for number in range(400):
+            body = bytearray(
+                whole if number % 2 else random.integers(0, 256, int(random.integers(300)), dtype=np.uint8)
+            )
+            if body:
+                body[random.integers(len(body))] ^= 1 << int(random.integers(8))
+            answer = client.post(paths[number % len(paths)], content=bytes(body))
+            assert 400 <= answer.status_code < 600
+    message_id = line.send(X[0])
+    line.fleet.push(line.answer(pulled(line.fleet)), 0.1)
+    assert line.reply_to(message_id) is not None
 
 
 def test_a_client_that_says_goodbye_owes_nothing_until_it_is_back(line: Line):

@@ -24,6 +24,19 @@ async def read_body(receive: Receive, largest: int) -> bytes | None:
             return bytes(body)
 
 
+def bounded(receive: Receive, largest: int) -> Receive:
+    """A `receive` that hangs up on a request that sends more than `largest` bytes."""
+    left = largest
+
+    async def limited() -> MutableMapping[str, Any]:
+        nonlocal left
+        event = await receive()
+        left -= len(event.get("body", b""))
+        return {"type": "http.disconnect"} if left < 0 else event
+
+    return limited
+
+
 def again(body: bytes) -> Receive:
     """A `receive` that gives a body that was already read."""
     events = [{"type": "http.request", "body": body, "more_body": False}]

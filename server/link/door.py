@@ -10,13 +10,14 @@ from typing import Any
 from flwr.proto.fleet_pb2 import PullMessagesRequest
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 
-from server.link.asgi import App, Receive, Scope, Send, again, answer, read_body
+from server.link.asgi import App, Receive, Scope, Send, again, answer, bounded, read_body
 from server.link.lines import Lines
 
 FLEET = "/v1/fleet/"
 _ACTIVATE, _REGISTER = FLEET + "activate-node", FLEET + "register-node"
 _PULL = FLEET + "pull-messages"
 _LARGEST_POLL = 4096  # bytes of a request that names one node
+_LARGEST = 8 * 2**20  # bytes of any other; Flower's pieces are of 5 MiB
 _REFUSALS = (400, 401, 403, 409, 412)
 _KEY = FLEET_HTTP_PUBLIC_KEY_HEADER.lower().encode()
 _ELSEWHERE = b"only Flower's Fleet API is served here: start runs with python -m server"
@@ -75,7 +76,9 @@ class Door:
             if body is None or not await self._wait(scope, body, receive):
                 return
             receive = again(body)
-        elif scope["path"] == _ACTIVATE:
+        else:
+            receive = bounded(receive, _LARGEST)
+        if scope["path"] == _ACTIVATE:
             self._lines.calling(scope)
         await self._app(scope, receive, self._watched(scope, send))
 

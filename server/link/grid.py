@@ -67,12 +67,12 @@ class LinkGrid(Grid):
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Replies that are complete, and an error in the place of one whose node is given up."""
+        """Replies that are complete, and an error in the place of one that is refused or whose node is given up."""
         replies = []
         for message_id in list(message_ids):
             sent = self._sent[message_id]
             reply = self._state.collect(message_id)
-            if reply is None and (reason := self._lost(sent.metadata.dst_node_id)):
+            if reply is None and (reason := self._state.refusal(message_id) or self._lost(sent.metadata.dst_node_id)):
                 reply = Message(Error(code=ErrorCode.NODE_UNAVAILABLE, reason=reason), reply_to=sent)
             if reply is not None:
                 self.drop([message_id])

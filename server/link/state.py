@@ -4,10 +4,9 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 from flwr.app import Message
-from flwr.app.message import remove_content_from_message
+from flwr.app.message import make_message, remove_content_from_message
 from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.server.superlink.linkstate import InMemoryLinkState
@@ -24,7 +23,19 @@ from flwr.supercore.object_store import NoObjectInStoreError
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 from flwr.superlink.federation import NoOpFederationManager
 
+from task import wire
+from task.errors import describe
+
 TAKEN = "connected already"  # what a second process of the same client is told
+_SPARE_BYTES, _SPARE_PIECES = 2**20, 64  # that a reply may have beyond twice the message that it answers
+
+
+@dataclass
+class _Push:
+    """A reply on its way: the message that it answers, and the bytes that may still come."""
+
+    message_id: str
+    left: int
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,9 @@ class LinkState(InMemoryLinkState):
         self._to_node, self._from_node, self._is_taken = to_node, from_node, is_taken
         self._waiting: defaultdict[int, dict[str, _Parcel]] = defaultdict(dict)  # by node; delivery not confirmed
         self._unanswered: dict[str, _Parcel] = {}
+        self._sent_bytes: dict[str, int] = {}  # by message
+        self._pushes: dict[str, _Push] = {}  # by session
+        self._refused: dict[str, str] = {}  # by message: why its reply is not taken
         self._seen: dict[int, float] = {}
         self._left: set[int] = set()
         self._expelled: set[int] = set()
@@ -105,6 +119,7 @@ class LinkState(InMemoryLinkState):
         )
         with self.lock:
             self._unanswered[parcel.id] = parcel
+            self._sent_bytes[parcel.id] = wire.array_bytes(message)
             self._store(parcel)
         self._to_node(parcel.node)
         return parcel.id
@@ -114,7 +129,11 @@ class LinkState(InMemoryLinkState):
         return bool(self._waiting.get(node))  # asked of any number that a stranger says: leaves no entry
 
     def collect(self, message_id: str) -> Message | None:
-        """The reply to a message, once: None while it is not complete."""
+        """The reply to a message, once: None while it is not complete, or if it is refused.
+
+        Who sent it and what it answers is what the SuperLink has checked when it was announced; what its own pieces say
+        of that is nobody's word.
+        """
         with self.lock:
             reply_id = self.message_ins_id_to_message_res_id.get(message_id)
             if reply_id is None or not self._complete(reply_id):
@@ -122,10 +141,22 @@ class LinkState(InMemoryLinkState):
             store = self.object_store
             tree = store.get_object_tree(reply_id)
             contents = {part.object_id: store.get(part.object_id) or b"" for part in iterate_object_tree(tree)}
+            metadata = self.message_res_store[reply_id].metadata
             self.forget(message_id)
-        reply = cast(Message, inflate_object_from_contents(reply_id, contents))
-        reply.metadata.__dict__["_message_id"] = reply_id
-        return reply
+        try:
+            sent = inflate_object_from_contents(reply_id, contents)
+            if not isinstance(sent, Message):
+                raise TypeError(f"a {type(sent).__name__}")
+        except Exception as error:  # noqa: BLE001 - Flower's unpacking raises many kinds
+            self._refused[message_id] = f"its reply cannot be unpacked ({describe(error)})"
+            return None
+        metadata.__dict__["_message_id"] = reply_id
+        content, failure = (sent.content, None) if sent.has_content() else (None, sent.error)
+        return make_message(metadata, content, failure)
+
+    def refusal(self, message_id: str) -> str | None:
+        """Why the reply to a message is not taken, if it is not."""
+        return self._refused.get(message_id)
 
     def forget(self, message_id: str) -> None:
         """Drop a message and its reply, wherever they are."""
@@ -136,6 +167,8 @@ class LinkState(InMemoryLinkState):
             self._drop_reply(message_id)
             self.object_store.delete(message_id)
             self.delete_messages({message_id})
+            self._sent_bytes.pop(message_id, None)
+            self._refused.pop(message_id, None)
 
     def seconds_since(self, node: int) -> float:
         """How long ago the node was heard of, infinite for one that never was."""
@@ -209,17 +242,48 @@ class LinkState(InMemoryLinkState):
     def store_message_and_object_tree(
         self, message: Message, object_tree: ObjectTree, session_id: str
     ) -> tuple[bool, list[str]]:
-        """Store a reply; tell when nothing more is to come."""
+        """Store a reply; tell when nothing more is to come. What is no reply, or has too many pieces, is not taken."""
+        answers, root = message.metadata.reply_to_message_id, message.metadata.message_id
+        with self.lock:
+            asked = self._unanswered.get(answers)
+            if asked is None or asked.node != message.metadata.src_node_id or object_tree.object_id != root:
+                self._cleanup_push_session(session_id, cleanup_messages=False)
+                return False, []
+            pieces = sum(1 for _ in iterate_object_tree(object_tree))
+            if pieces > 2 * len(asked.objects) + _SPARE_PIECES:
+                self._refuse(answers, f"its reply has {pieces} pieces, its message had {len(asked.objects)}")
+                self._cleanup_push_session(session_id, cleanup_messages=False)
+                return False, []
+            self._pushes[session_id] = _Push(answers, 2 * self._sent_bytes[answers] + _SPARE_BYTES)
         stored, missing = super().store_message_and_object_tree(message, object_tree, session_id)
         if not missing:
             self._cleanup_push_session(session_id, cleanup_messages=False)
         return stored, missing
 
+    def store_object(self, run_id: int, session_id: str, object_id: str, object_content: bytes) -> bool:
+        """Store a piece of a reply, as long as the reply is not larger than it may be."""
+        with self.lock:
+            push = self._pushes.get(session_id)
+            if push is None:
+                return False
+            push.left -= len(object_content)
+            if push.left < 0:
+                self._refuse(push.message_id, "its reply is more than twice as large as its message")
+                return False
+        return bool(super().store_object(run_id, session_id, object_id, object_content))
+
     def _cleanup_push_session(self, session_id: str, *, cleanup_messages: bool) -> None:
+        self._pushes.pop(session_id, None)
         super()._cleanup_push_session(session_id, cleanup_messages=cleanup_messages)
         self._from_node()  # Flower ends a session when its last piece is stored, and no other one before the run's end
 
     # -- within
+
+    def _refuse(self, message_id: str, reason: str) -> None:
+        """Take no reply to this message any more."""
+        self._drop_reply(message_id)
+        self._refused[message_id] = reason
+        self._from_node()
 
     def _store(self, parcel: _Parcel) -> None:
         """Pieces first: a node may ask for them as soon as the message is there."""
