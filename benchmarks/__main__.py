@@ -16,6 +16,7 @@ NAMES = {
     "matching": "Matching of hidden units",
     "memory": "Memory of the server",
     "scale": "Many clients",
+    "kills": "Kills: a run killed at random moments and resumed",
     "soak": "Soak: what hundreds of rounds leave behind",
     "deployment": "Deployment: server and clients as processes of their own",
 }

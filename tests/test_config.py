@@ -1,15 +1,18 @@
 """One description of a run, from the command line or from plain values."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from server.checks import check_strategies
 from server.machine import number_of_workers
+from server.rounds import Terms, majority, terms_of
 from task import seeds
 from task.config import RunConfig, Training, parse
 from task.errors import UserError
-from task.options import Parser, add_run_options, config_from
+from task.options import Parser, add_run_options, config_and_folder, config_from, with_terms
 
 
 def command(*arguments: str) -> RunConfig:
@@ -116,3 +119,30 @@ def test_workers_need_memory(monkeypatch):
         number_of_workers(9, 0)
     with pytest.raises(UserError, match="not enough memory"):
         number_of_workers(None, 8 * 2**30)
+
+
+# When a round counts ------------------------------------------------------------------------------------------------
+
+
+def test_a_quorum_that_no_round_can_have_is_refused():
+    for options in (["--quorum", "6", "--clients", "5"], ["--quorum", "4", "--sample", "3"]):
+        with pytest.raises(UserError, match=r"^quorum \(\d\) is more than the \d clients of a round$"):
+            command(*options)
+    with pytest.raises(UserError, match="max_update_norm: Input should be greater than 0"):
+        command("--max-update-norm", "0")
+
+
+def test_terms_are_those_of_the_configuration_or_of_the_setting():
+    assert terms_of(command()) == Terms(None, 1, 1, 0.0, None)
+    assert terms_of(command("--quorum", "3")) == Terms(None, 3, 3, 0.0, None)
+    assert terms_of(command("--quorum", "3", "--tries", "1", "--max-update-norm", "2.5")).max_norm == 2.5
+    real = command("--clients", "5")
+    assert terms_of(real, majority(real), tries=3, deadline=9.0, recovery=60.0) == Terms(9.0, 3, 3, 60.0, None)
+
+
+def test_a_run_that_goes_on_may_have_other_terms_and_nothing_else():
+    begun = command("--rounds", "7")
+    assert with_terms(begun, {"quorum": 2, "rounds": 9, "quiet": True}) == begun.model_copy(update={"quorum": 2})
+    assert config_and_folder({"resume": "runs/a", "tries": 5}) == (None, Path("runs/a"))
+    with pytest.raises(UserError, match="leave out --rounds"):
+        config_and_folder({"resume": "runs/a", "tries": 5, "rounds": 9})

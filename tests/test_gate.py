@@ -274,6 +274,34 @@ def test_a_result_that_is_not_finite_makes_no_round_and_no_memory(name: str):
     assert one.memory == {}
 
 
+def test_below_the_quorum_a_round_is_void_and_played_again():
+    """One of three clients goes too far, or claims too much, in the first try of round 2."""
+    tries: list[int] = []
+
+    def wild(arrays: Arrays, config: dict[str, Any]) -> Any:
+        tries.append(config["server-round"])
+        far, much = tries == [1, 2], tries == [1, 2, 2]
+        return mover(50.0 if far else 1.0, 99 if much else DECLARED, number=2)(arrays, config)
+
+    journal = Notes()
+    again: list[str] = []
+    journal.again = lambda entry, number, reason: again.append(reason)  # type: ignore[method-assign]
+    grid = InlineGrid({0: mover(1, DECLARED, number=0), 1: mover(1, DECLARED, number=1), 2: wild})
+    terms = Terms(quorum=3, tries=3, max_norm=30.0)
+    one = replace(contestant(grid), terms=terms, examples=dict.fromkeys(range(3), DECLARED))
+    final = run_rounds(one, X, 0, 3, journal, Stop())
+    assert tries == [1, 2, 2, 2, 3] and final[0][0, 0] == 3
+    assert again == [
+        f"round 2 brought 2 valid updates from 3 clients, 3 are needed; {left}"
+        for left in ("2 more tries", "1 more try")
+    ]
+    reasons = [row.reason for row in journal.clients if row.status == "rejected"]
+    assert reasons == [
+        "the norm of its update is 165.831, the bound 30",
+        "num_examples is 99, and the client has declared 10",
+    ]
+
+
 @pytest.mark.parametrize("name", ["flwr.serverapp.strategy.FedAvg", "flwr.serverapp.strategy.Krum"])
 def test_what_only_some_clients_say_is_no_trouble_for_strategies_of_others(name: str):
     """Flower's own end the run over a reply whose metrics have other names than those of the others."""

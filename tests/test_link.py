@@ -978,10 +978,11 @@ def test_clients_are_greeted_and_seated_until_all_are_here(scene):
     assert arrivals.missing() == [0, 1, 2] and dict(arrivals.nodes) == {0: -1, 1: -1, 2: -1}
     village.come(10, HERE)
     until(lambda: arrivals.missing() == [1, 2], "client 0")
-    village.come(11, replace(HERE, client=1, num_classes=0))
-    village.come(12, replace(HERE, client=2, tensorflow="2.19.0"))
+    village.come(11, replace(HERE, client=1, num_classes=0, num_examples=0))
+    village.come(12, replace(HERE, client=2, num_examples=7, tensorflow="2.19.0"))
     until(lambda: arrivals.wait(1.0), "all")
     assert dict(arrivals.nodes) == {0: 10, 1: 11, 2: 12}
+    assert arrivals.examples == {0: 10, 2: 7}  # client 1 does not say
     assert scene.screen.warnings == []
     assert scene.screen.notes[0] == "client 0 is here; missing: bob (client 1), client 2"
     assert any(note.startswith("bob (client 1) is here") for note in scene.screen.notes)
@@ -1034,8 +1035,10 @@ def test_a_client_that_starts_anew_is_greeted_again_and_one_that_is_back_is_told
     until(lambda: scene.screen.warnings, "a warning")
     village.away.discard(10)
     until(lambda: "client 0 is back" in scene.screen.notes, "a note")
-    village.come(10, HERE, mark="second")
+    village.come(10, replace(HERE, num_examples=10**6), mark="second")
     until(lambda: village.heard[10] == [("hello", "")] * 2, "a second greeting")
+    until(lambda: sum("client 0 is here" in note for note in scene.screen.notes) == 2, "a second note")
+    assert scene.arrivals.examples == {0: 10}  # the first word counts
 
 
 def test_all_who_are_here_are_told_that_it_is_over(scene):
