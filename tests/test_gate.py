@@ -291,10 +291,8 @@ def test_below_the_quorum_a_round_is_void_and_played_again():
     one = replace(contestant(grid), terms=terms, examples=dict.fromkeys(range(3), DECLARED))
     final = run_rounds(one, X, 0, 3, journal, Stop())
     assert tries == [1, 2, 2, 2, 3] and final[0][0, 0] == 3
-    assert again == [
-        f"round 2 brought 2 valid updates from 3 clients, 3 are needed; {left}"
-        for left in ("2 more tries", "1 more try")
-    ]
+    told = "round 2 brought 2 valid updates from 3 clients, 3 are needed; "
+    assert again == [f"{told}2 more tries", f"{told}1 more try"]
     reasons = [row.reason for row in journal.clients if row.status == "rejected"]
     assert reasons == [
         "the norm of its update is 165.831, the bound 30",
