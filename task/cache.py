@@ -80,7 +80,7 @@ def write(path: Path, fill: Callable[[BinaryIO], object], mode: int = 0o666, *, 
             _sync_folder(path.parent)
     except BaseException as error:
         part.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename in (None, str(part)):
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(part)):
             error.filename = str(path)  # the name that the user knows
         raise
 

@@ -575,7 +575,7 @@ def test_the_commands_end_with_status_2_and_one_line(
 
 def test_the_service_of_a_run_that_goes_on(tmp_path: Path) -> None:
     file = tmp_path / "run.json"
-    known = asdict(Service(round_deadline=5.0, quorum=2))
+    known = asdict(Service(round_deadline=5.0, patience=2.0))
 
     def door() -> None:
         try:

@@ -367,8 +367,8 @@ def test_scaffold_with_the_real_client(client):
 
     grid, strategy = Real({0: mover(0)}), make_strategy("scaffold:learning_rate=1")
     x = start = initial_arrays(build_model("mlp", (4, 4, 1), 3))
-    strategy.memory = {"c": [np.zeros_like(a) for a in start], "client-0": [np.full_like(a, 0.01) for a in start]}
-    strategy.clients = {100: 0, 101: 1}
+    strategy.memory = {"c": [np.zeros_like(a) for a in start], "client-2": [np.full_like(a, 0.01) for a in start]}
+    strategy.clients = {100: 2, 101: 1}
     config = ConfigRecord({**CONFIG, "learning_rate": 0.1})
     [message] = strategy.configure_train(1, wire.record(x), config, grid)
     arrays, _ = strategy.aggregate_train(1, grid.send_and_receive([message]))
@@ -376,7 +376,7 @@ def test_scaffold_with_the_real_client(client):
     new = wire.arrays_of(arrays)
     assert [a.tobytes() for a in new] == [a.tobytes() for a in expected]
     assert [a.tobytes() for a in new] != [a.tobytes() for a in client.fit(start, CONFIG)[0]]
-    for before, after, own, c in zip(start, new, strategy.memory["client-0"], strategy.memory["c"], strict=True):
+    for before, after, own, c in zip(start, new, strategy.memory["client-2"], strategy.memory["c"], strict=True):
         np.testing.assert_allclose(own, (before - after) / (8 * 0.1) + 0.01, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(c, (own - np.float32(0.01)) / 2, rtol=1e-4, atol=1e-6)
 
