@@ -31,7 +31,7 @@ AGAIN = 0.25  # of the resumed runs that are killed, too
 LONGEST = 180.0  # seconds; a run that takes longer hangs
 OPTIONS = (
     *("--dataset", "digits", "--model", "mlp", "--clients", "5", "--sample", "4", "--rounds", "25"),
-    *("--scenario", "dropout:p=0.2+uneven-work+byzantine:attack=sign-flip", "--client-eval", "5"),
+    *("--learning-rate", "0.05", "--scenario", "dropout:p=0.2+uneven-work+straggler", "--client-eval", "5"),
     *("--strategies", "fedavg", "fedmedian", "fednova", "scaffold", "fedadam"),
 )
 TABLES = ("rounds.csv", "clients.csv", "local.csv")
