@@ -16,6 +16,7 @@ import psutil
 
 from server import code_zip
 from server.machine import Machine, workers_on_cluster
+from server.stop import Broken
 from task import offline
 from task.errors import UserError, describe
 
@@ -31,6 +32,8 @@ SETTINGS: dict[str, Any] = {
 
 _UNHURRIED = ("dashboard", "monitor.py", "runtime_env", "Agent")
 _KNOCK_SECONDS = 5.0
+_LOOK_SECONDS = 0.2  # between two looks whether Ray lives
+_SHUTDOWN_SECONDS = 2.0  # that a Ray that has died gets to end
 
 
 class Cluster:
@@ -48,6 +51,7 @@ class Cluster:
         self._started, self._end = threading.Event(), threading.Event()
         self._error: BaseException | None = None
         self._workers = 0
+        self._died, self._needed = False, True
         self._thread = threading.Thread(target=self._live, name="ray", daemon=True)
         self._thread.start()
 
@@ -67,10 +71,29 @@ class Cluster:
             raise UserError(f"{what}: {describe(self._error)}") from self._error
         return self._workers
 
+    def check(self, folder: Path) -> None:
+        """See that it was the user who pressed Ctrl-C, and not Ray's end.
+
+        Args:
+            folder: of the run.
+
+        Raises:
+            Broken: our Ray has died.
+        """
+        if self._died:
+            raise Broken(
+                "Ray on this machine has died: its process raylet is gone (killed, or was memory short?); go on with "
+                f"--resume {folder}"
+            )
+
+    def is_no_longer_needed(self) -> None:
+        """From now on its death is nobody's business."""
+        self._needed = False
+
     def stop(self) -> None:
         """End our Ray and everything in it, or leave the cluster with everything of ours. Again: no effect."""
         self._end.set()
-        self._thread.join()
+        self._thread.join(_SHUTDOWN_SECONDS if self._died else None)  # one that has died may never answer
 
     def _live(self) -> None:
         try:
@@ -82,10 +105,25 @@ class Cluster:
         self._started.set()
         if not self._end.is_set() and self._machine.ray_address is None:
             _give_way()
+            self._watch()
         self._end.wait()
         import ray
 
         ray.shutdown()
+
+    def _watch(self) -> None:
+        """Until the end, look whether Ray lives: without its raylet it ends this process some seconds later, unasked.
+
+        The main thread may be waiting for Ray, so it hears of it like Ctrl-C, and asks `check`.
+        """
+        raylets = [process for process in psutil.Process().children() if process.name() == "raylet"]
+        while not self._end.wait(_LOOK_SECONDS):
+            if self._needed and not all(map(_lives, raylets)):
+                self._died = True
+                main = threading.main_thread().ident
+                if main is not None:
+                    signal.pthread_kill(main, signal.SIGTERM)  # as `ray_for` has it; it ends a wait, too
+                return
 
     def _start(self) -> int:
         """Ray on this machine, for us alone."""
@@ -174,6 +212,12 @@ def _knock(address: str) -> None:
             f"--ray-address {address}: nobody answers there ({describe(error)}); give the address that "
             "`ray start --head` told, or auto"
         ) from error
+
+
+def _lives(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _give_way() -> None:

@@ -5,11 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from server.checkpoint import digest
-from server.files import WriteError
 from server.recorder import Recorder
 from server.results import Entry, LocalRow, RoundRow
 from server.rounds import Contestant, run_rounds
-from server.stop import Stop, Stopped
+from server.stop import Broken, Stop, Stopped
 from task.errors import describe
 from task.update import Arrays, Memory
 
@@ -72,7 +71,7 @@ class Contest:
         """Play; fills `endings` with one entry a contestant, also when it fails or is stopped.
 
         Raises:
-            WriteError: what happens cannot be taken down any more; all contestants have ended then.
+            Broken: what happens cannot be taken down any more; all contestants have ended then.
         """
         self._recorder.reached("first messages sent")
         # Those that share shards play beside each other, so that workers need few shards at a time.
@@ -94,7 +93,7 @@ class Contest:
             run_rounds(contestant, start.arrays, start.round + 1, self._rounds, last, self._stop)
         except Stopped as stopped:
             reason = str(stopped)
-        except WriteError as error:
+        except Broken as error:
             self._broken = True  # told once, and not by each contestant
             self._stop.because(str(error))
             raise

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TextIO, TypeVar, get_args, get_origin
 
+from server.stop import Broken
 from task import cache
 from task.errors import UserError
 
@@ -26,8 +27,8 @@ Folder = TypeVar("Folder")
 OTHER_FOLDER = "choose another folder with --out"
 
 
-class WriteError(UserError):
-    """Results cannot be written any more: the run ends, and what was there stays."""
+class WriteError(Broken):
+    """Results cannot be written any more."""
 
 
 @contextmanager

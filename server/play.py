@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from server.background import Background
-from server.cluster import ray_for
+from server.cluster import Cluster, ray_for
 from server.cut import Cut, first_of, introduction
-from server.files import WriteError
 from server.machine import Machine
 from server.record import RunRecord
 from server.results import entries_of
 from server.screen import Screen
-from server.stop import Stop
+from server.stop import Broken, Stop
 from task.config import RunConfig
 from task.errors import UserError, describe
 from task.shardfile import TEST, shard_name
@@ -87,17 +86,20 @@ class Play:
                 models = Background(partial(self._models, recorder))
                 pool.start(cluster.workers())
                 recorder.reached("Ray started")
-                return self._play(pool, client_app, recorder, models.result())
-            except WriteError:
+                return self._play(cluster, pool, client_app, recorder, models.result())
+            except Broken:
                 raise  # what is there is kept
             except UserError:
                 self._record.discard()
                 raise
             except KeyboardInterrupt:
+                cluster.check(self._record.folder.path)
                 self._record.interrupted()
                 return 130
 
-    def _play(self, pool: "WorkerPool", client_app: "ClientApp", recorder: "Recorder", models: "Models") -> int:
+    def _play(
+        self, cluster: Cluster, pool: "WorkerPool", client_app: "ClientApp", recorder: "Recorder", models: "Models"
+    ) -> int:
         self._screen.step("warming up the workers")
         contest, end_simulation = self._contest(pool, client_app, recorder, models)
         pool.wait_warm()
@@ -109,10 +111,12 @@ class Play:
         try:
             contest.run()
         except KeyboardInterrupt:
+            cluster.check(self._record.folder.path)
             self._stop.set()
-        except WriteError:
+        except Broken:
             end_simulation()
             raise
+        cluster.is_no_longer_needed()
         ending = Background(end_simulation)  # takes as long as the report
         self._screen.step("writing the models and the report")
         recorder.write_timing()

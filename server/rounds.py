@@ -15,10 +15,9 @@ from flwr.serverapp.strategy import Strategy
 from server.conditions import Conditions, Fate
 from server.drift import Drift
 from server.federation import Chosen, Federation
-from server.files import WriteError
 from server.replies import replies
 from server.results import ClientRow, Entry, LocalRow, RoundRow
-from server.stop import Stop, Stopped
+from server.stop import Broken, Stop, Stopped
 from strategies.base import Shell, conform, needs_of
 from strategies.gate import Expected, Verdict, screen
 from task import seeds, wire
@@ -253,7 +252,7 @@ class _Round:
             if result is None or self.accepted < terms.quorum:
                 return None
             return conform(wire.arrays_of(result), self.arrays)
-        except (Stopped, WriteError):
+        except (Stopped, Broken):
             raise
         except Exception as error:  # a strategy of the user's may raise anything; the others go on
             raise Stopped(f"the strategy failed in round {self.number}: {describe(error)}") from error

@@ -12,11 +12,11 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from server.background import Background
 from server.checks import check_strategies
-from server.files import WriteError
 from server.record import RunRecord
 from server.results import RunFolder
 from server.roster import Roster
 from server.screen import open_screen
+from server.stop import Broken
 from task.address import is_loopback
 from task.chatter import Chatter, console_on
 from task.config import RunConfig, parse
@@ -128,7 +128,7 @@ def serve(
         except KeyboardInterrupt:
             record.interrupted()
             return 130
-        except WriteError:
+        except Broken:
             raise  # what is there is kept
         except UserError:
             record.discard()

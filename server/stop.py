@@ -2,6 +2,12 @@
 
 import threading
 
+from task.errors import UserError
+
+
+class Broken(UserError):  # noqa: N818
+    """The run cannot go on for a reason that is not its own; what is there is kept, and `--resume` goes on from it."""
+
 
 class Stopped(Exception):  # noqa: N818
     """The contestant cannot go on; the message says why."""

@@ -255,4 +255,5 @@ def above_zero(text: str, what: str = "a number") -> float:
 def fail(program: str, error: UserError) -> int:
     """Tell the user's mistake in one line on stderr; the exit status for it."""
     sys.stderr.write(f"{program}: {error}\n")
+    sys.stderr.flush()  # a library may end the process before Python does
     return 2
