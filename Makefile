@@ -1,7 +1,7 @@
 # The two commands of the README are `make run` and `make test`; both make the environment when it is missing.
 PYTHON ?= python3.11
 PY := .venv/bin/python
-JOBS ?= 3  # test processes: most tests wait for processes of their own
+JOBS ?= 4  # test processes: most tests wait for processes of their own
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 AUDIT = $(PY) -m uv tool run --quiet pip-audit==2.9.0 --strict --require-hashes --disable-pip --progress-spinner off

@@ -263,7 +263,7 @@ def make(words: list[str]) -> None:
         ["make", "--dry-run", *words], cwd=ROOT, check=True, capture_output=True, text=True, timeout=30
     )
     mine = [shlex.split(line) for line in done.stdout.splitlines() if line.startswith(".venv/bin/python ")]
-    assert mine or words == ["env"]
+    assert mine or words in (["env"], ["audit"])  # these have nothing of ours to check
     for _, *command in mine:
         if command[:2] != ["-m", "venv"]:
             check(["python", *command])

@@ -72,7 +72,7 @@ def wait(refs: list[Ref], num_returns: int = 1, timeout: float | None = None) ->
 @contextmanager
 def ray_for(machine: Machine, model: str) -> Iterator[SimpleNamespace]:
     """In the place of `server.cluster.ray_for`."""
-    yield SimpleNamespace(workers=lambda: WORKERS)
+    yield SimpleNamespace(workers=lambda: WORKERS, check=lambda folder: None, is_no_longer_needed=lambda: None)
 
 
 def put_in_place(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,6 +188,22 @@ def test_a_killed_worker_is_replaced_and_nobody_is_lost(common, finished, tmp_pa
     assert {row["status"] for row in rows(folder, "clients.csv")} == {"ok"}
 
 
+def test_a_ray_that_dies_is_one_line_and_the_rows_are_kept(common, tmp_path):
+    """Ray itself would end the process some seconds later, without a word."""
+    folder = tmp_path / "out"
+    options = ["--strategies", "weighted", "fedmedian", "--rounds", "2000", "--quiet", *ONE_WORKER]
+    process = start_sim(*common, *options, "--out", folder)
+    wait_for_round(folder, 2, process)
+    [raylet] = [child for child in psutil.Process(process.pid).children() if child.name() == "raylet"]
+    raylet.kill()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 2, out + err
+    why = "Ray on this machine has died: its process raylet is gone (killed, or was memory short?)"
+    assert err.splitlines()[-1] == f"sim.py: {why}; go on with --resume {folder}"
+    assert "Traceback" not in out + err and left_behind(process.pid) == []
+    assert max(int(row["round"]) for row in rows(folder, "rounds.csv")) >= 2
+
+
 def _is_worker(process: psutil.Process) -> bool:
     try:
         return "ray::Worker" in " ".join(process.cmdline())
