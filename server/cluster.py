@@ -71,19 +71,18 @@ class Cluster:
             raise UserError(f"{what}: {describe(self._error)}") from self._error
         return self._workers
 
-    def check(self, folder: Path) -> None:
+    def check(self, then: str) -> None:
         """See that it was the user who pressed Ctrl-C, and not Ray's end.
 
         Args:
-            folder: of the run.
+            then: what the user does if it was.
 
         Raises:
             Broken: our Ray has died.
         """
         if self._died:
             raise Broken(
-                "Ray on this machine has died: its process raylet is gone (killed, or was memory short?); go on with "
-                f"--resume {folder}"
+                f"Ray on this machine has died: its process raylet is gone (killed, or was memory short?); {then}"
             )
 
     def is_no_longer_needed(self) -> None:

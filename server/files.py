@@ -32,8 +32,12 @@ class WriteError(Broken):
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path, then: str = "") -> Iterator[None]:
     """Say in one line that a run's folder cannot be written.
+
+    Args:
+        folder: the run's.
+        then: what the user does when that is mended; "": goes on with the run.
 
     Raises:
         WriteError: for an OSError.
@@ -42,9 +46,14 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise WriteError(
-            f"cannot write {error.filename or folder} ({error.strerror or error}): make room or mend it, then go on "
-            f"with --resume {folder}"
+            f"cannot write {error.filename or folder} ({error.strerror or error}): make room or mend it, then "
+            f"{then or go_on(folder)}"
         ) from error
+
+
+def go_on(folder: Path) -> str:
+    """What the user does after a run was broken off."""
+    return f"go on with --resume {folder}"
 
 
 def write_atomic(path: Path, content: bytes) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from server.background import Background
 from server.cluster import Cluster, ray_for
 from server.cut import Cut, first_of, introduction
+from server.files import go_on
 from server.machine import Machine
 from server.record import RunRecord
 from server.results import entries_of
@@ -93,7 +94,7 @@ class Play:
                 self._record.discard()
                 raise
             except KeyboardInterrupt:
-                cluster.check(self._record.folder.path)
+                cluster.check(go_on(self._record.folder.path))
                 self._record.interrupted()
                 return 130
 
@@ -111,7 +112,7 @@ class Play:
         try:
             contest.run()
         except KeyboardInterrupt:
-            cluster.check(self._record.folder.path)
+            cluster.check(go_on(self._record.folder.path))
             self._stop.set()
         except Broken:
             end_simulation()

@@ -6,9 +6,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from server.files import OTHER_FOLDER, hold, open_new, write_json
+from server.files import OTHER_FOLDER, hold, open_new, write_json, writing
 from server.results import ONE_SHOT, holds_run
 from task.errors import UserError
+
+AGAIN = "give the command again, with another --out"
+"""What the user does after a one-shot run was broken off; it is not resumed."""
 
 
 class OneShotFolder:
@@ -38,7 +41,8 @@ class OneShotFolder:
 
     def write_run(self, run: Mapping[str, Any]) -> None:
         """Replace run.json, which says of what kind the run is."""
-        write_json(self.path / "run.json", {"kind": ONE_SHOT, **run})
+        with writing(self.path, AGAIN):
+            write_json(self.path / "run.json", {"kind": ONE_SHOT, **run})
 
     def discard(self) -> None:
         """Delete what was made so far, and the folder if nothing else is in it, so that it can be used again."""

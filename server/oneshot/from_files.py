@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from server.files import writing
 from server.machine import versions
-from server.oneshot.folder import OneShotFolder
+from server.oneshot.folder import AGAIN, OneShotFolder
 from server.record import __version__
 from server.screen import open_screen
+from server.stop import Broken
 from task.arrays import scale_of, to_input
 from task.backend import load
 from task.chatter import Chatter, console_on
@@ -82,6 +84,8 @@ def combine_files(order: Order, folder: Path, *, quiet: bool, verbose: bool, com
             run = _facts(order, material, command)
             results.write_run(run)
             combination = _combine(material, results, screen, command)
+        except Broken:
+            raise  # what is there is kept
         except (UserError, KeyboardInterrupt):
             results.discard()
             raise
@@ -205,7 +209,8 @@ def _combine(material: "Material", results: OneShotFolder, screen: "Screen", com
         screen.note("without --examples every model counts the same: weighted is fedavg")
     combination = combine(material, screen.step)
     screen.step("writing the models and the report")
-    write_results(results.path, [combination], command=command, title=TITLE)
+    with writing(results.path, AGAIN):
+        write_results(results.path, [combination], command=command, title=TITLE)
     return combination
 
 

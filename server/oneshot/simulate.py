@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from server.background import Background
-from server.cluster import ray_for
+from server.cluster import Cluster, ray_for
 from server.cut import Cut, data_bytes, data_facts, first_of, introduction
+from server.files import writing
 from server.machine import Machine, number_of_workers, versions
-from server.oneshot.folder import OneShotFolder
+from server.oneshot.folder import AGAIN, OneShotFolder
 from server.record import __version__
 from server.screen import Screen, open_screen
-from server.stop import Stop, Stopped
+from server.stop import Broken, Stop, Stopped
 from task.chatter import Chatter, console_on
 from task.errors import UserError, describe
 from task.oneshot import OneShotConfig
@@ -147,7 +148,9 @@ class OneShot:
                 pool = self._new_pool(client_app, warm_up)
                 studio = Background(self._new_studio)
                 pool.start(cluster.workers())
-                return self._play(pool, client_app, studio.result())
+                return self._play(cluster, pool, client_app, studio.result())
+            except Broken:
+                raise  # what is there is kept
             except UserError:
                 self._folder.discard()
                 raise
@@ -155,6 +158,7 @@ class OneShot:
                 self._screen.warn(str(stopped))
                 return self._write("failed", 1, ended=str(stopped))
             except KeyboardInterrupt:
+                cluster.check(AGAIN)
                 return self._write("interrupted", 130)
 
     def tell(self, console: "Console") -> None:
@@ -178,7 +182,7 @@ class OneShot:
 
         return Studio(self._config, self._shards)
 
-    def _play(self, pool: "WorkerPool", client_app: "ClientApp", studio: "Studio") -> int:
+    def _play(self, cluster: Cluster, pool: "WorkerPool", client_app: "ClientApp", studio: "Studio") -> int:
         from server.simulation import Simulation
 
         self._screen.step("warming up the workers")
@@ -192,6 +196,7 @@ class OneShot:
         except BaseException:
             simulation.stop()
             raise
+        cluster.is_no_longer_needed()
         ending = Background(simulation.stop)  # takes as long as the report
         self._report()
         with suppress(TimeoutError):
@@ -224,20 +229,23 @@ class OneShot:
         from server.checkpoint import digest
         from server.oneshot.results import write_models, write_rows
 
-        write_models(self._folder.path, combination)
+        with writing(self._folder.path, AGAIN):
+            write_models(self._folder.path, combination)
         self._done.append(combination)
         self._record["results"] |= {
             f"seed{job.seed}/{name}": {"sha256": digest(arrays)} for name, arrays in combination.models.items()
         }
         self._record.setdefault("seconds", {})[f"seed{job.seed}"] = dict(combination.seconds)
-        write_rows(self._folder.path, self._done)  # what is finished stays, whatever comes next
+        with writing(self._folder.path, AGAIN):
+            write_rows(self._folder.path, self._done)  # what is finished stays, whatever comes next
 
     def _report(self) -> None:
         from server.oneshot.results import write_report
 
         self._screen.step("writing the report")
         title = TITLE.format(clients=self._shards.clients, dataset=self._shards.dataset)
-        write_report(self._folder.path, self._done, command=self._command, title=title)
+        with writing(self._folder.path, AGAIN):
+            write_report(self._folder.path, self._done, command=self._command, title=title)
 
     def _count(self) -> None:
         self._trained += 1
