@@ -84,14 +84,21 @@ class RunRecord:
             UserError: if the run is to go on with other data than it began with, or from checkpoints that belong to
                 another configuration or other versions; nothing is changed then. Or it cannot be written.
         """
-        if self._resumed and self.folder.read_run().get("data", {}).get("shards") != self._run["data"]["shards"]:
-            raise UserError(
-                f"the data have changed since the run in {self.folder.path} began; start a new run with --out"
-            )
-        for entry in self._entries if self._resumed else ():
-            self.checkpoints.check(entry)
+        if self._resumed:
+            self._check_data()
+            for entry in self._entries:
+                self.checkpoints.check(entry)
         with writing(self.folder.path):
             self.folder.write_run(self._run)
+
+    def _check_data(self) -> None:
+        there, here = self.folder.read_run().get("data", {}).get("shards") or {}, self._run["data"]["shards"]
+        for name in sorted(there.keys() | here.keys()):
+            if there.get(name) != here.get(name):
+                raise UserError(
+                    f"the data have changed since the run in {self.folder.path} began: {name} had SHA-256 "
+                    f"{there.get(name)}, now it has {here.get(name)}; bring them back, or start a new run with --out"
+                )
 
     def discard(self) -> None:
         """Leave no trace of a run that came to nothing, so that the same folder can be used again."""

@@ -324,8 +324,13 @@ class RunFolder:
         return model_file(self.path, entry)
 
     def discard(self) -> None:
-        """Delete what `create` and `write_run` made, and the folder if nothing else is in it; close."""
+        """Delete what `create` and `write_run` made, and the folder if nothing else is in it; close.
+
+        Rows are never deleted: a run that came to some can be resumed, whatever ended it.
+        """
         self.close()
+        if _has_rows(self.path):
+            return
         for name in ("rounds.csv", "clients.csv", "local.csv", "run.json", "run.log", "events.jsonl", ".lock"):
             (self.path / name).unlink(missing_ok=True)
         for folder in (self.checkpoints, self.path / _MODELS, self.path):
@@ -360,8 +365,13 @@ def holds_run(path: Path) -> bool:
 
 def _is_over_before_it_began(path: Path) -> bool:
     """Whether the run was killed before anything of it was written down: its tables have no row."""
+    return not (path / _RUN).exists() and (path / "rounds.csv").exists() and not _has_rows(path)
+
+
+def _has_rows(path: Path) -> bool:
+    """Whether rounds.csv holds a row below its header."""
     rounds = path / "rounds.csv"
-    return not (path / _RUN).exists() and rounds.exists() and rounds.read_bytes().count(b"\n") <= 1
+    return rounds.exists() and rounds.read_bytes().count(b"\n") > 1
 
 
 def model_file(folder: Path, entry: Entry) -> Path:

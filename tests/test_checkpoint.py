@@ -133,7 +133,7 @@ class Run:
         self.path, self.config = path, config
         self.lines: list[str] = []
 
-    def play(self, *, resume: bool) -> dict[str, str]:
+    def play(self, *, resume: bool, data: str = "ab") -> dict[str, str]:
         """The final hashes.
 
         Raises:
@@ -142,7 +142,7 @@ class Run:
         folder = RunFolder.resume(self.path) if resume else RunFolder.create(self.path)
         with folder, closing(Plain(self)) as screen:
             config = folder.read_config() if resume else self.config
-            record = RunRecord(folder, config, {"shards": {"iid/seed0": "ab"}}, ["play"], resumed=resume)
+            record = RunRecord(folder, config, {"shards": {"iid/seed0": data}}, ["play"], resumed=resume)
             record.begin()
             grids = {name: InlineGrid({k: drifting(k) for k in range(3)}) for name in config.strategies}
             contestants = [contestant(grid, name) for name, grid in grids.items()]
@@ -279,6 +279,24 @@ def test_a_changed_configuration_is_refused_before_anything_is_changed(tmp_path,
     with pytest.raises(UserError, match=r"config\.training\.learning_rate 0\.1, here it is 0\.2"):
         run.play(resume=True)
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+def test_changed_data_are_refused_with_what_differs(tmp_path, undisturbed):
+    run = Run(tmp_path / "out")
+    shutil.copytree(undisturbed[0].path, run.path)
+    with pytest.raises(UserError, match=r"iid/seed0 had SHA-256 ab, now it has cd; .*--out"):
+        run.play(resume=True, data="cd")
+
+
+def test_a_run_that_came_to_rows_is_never_discarded(tmp_path, undisturbed):
+    """A mistake can be met when it is over, as a table that somebody changed meanwhile: all was deleted then."""
+    run = Run(tmp_path / "out")
+    shutil.copytree(undisturbed[0].path, run.path)
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    folder = RunFolder.resume(run.path)
+    RunRecord(folder, CONFIG, {"shards": {"iid/seed0": "ab"}}, ["play"], resumed=False).discard()
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+    assert_same(run, run.play(resume=True), undisturbed)
 
 
 def test_a_run_that_was_killed_before_it_began_is_no_run(tmp_path):
