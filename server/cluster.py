@@ -1,5 +1,6 @@
 """Ray: started on this machine beside everything else that a start-up waits for, or joined where it runs already."""
 
+import atexit
 import logging
 import os
 import signal
@@ -32,6 +33,7 @@ SETTINGS: dict[str, Any] = {
 
 _UNHURRIED = ("dashboard", "monitor.py", "runtime_env", "Agent")
 _KNOCK_SECONDS = 5.0
+_VITAL = ("raylet", "gcs_server")  # of Ray's processes
 _LOOK_SECONDS = 0.2  # between two looks whether Ray lives
 _SHUTDOWN_SECONDS = 2.0  # that a Ray that has died gets to end
 
@@ -51,7 +53,8 @@ class Cluster:
         self._started, self._end = threading.Event(), threading.Event()
         self._error: BaseException | None = None
         self._workers = 0
-        self._died, self._needed = False, True
+        self._gone: str | None = None  # which of the vital processes
+        self._needed = True
         self._thread = threading.Thread(target=self._live, name="ray", daemon=True)
         self._thread.start()
 
@@ -80,9 +83,9 @@ class Cluster:
         Raises:
             Broken: our Ray has died.
         """
-        if self._died:
+        if self._gone:
             raise Broken(
-                f"Ray on this machine has died: its process raylet is gone (killed, or was memory short?); {then}"
+                f"Ray on this machine has died: its process {self._gone} is gone (killed, or was memory short?); {then}"
             )
 
     def is_no_longer_needed(self) -> None:
@@ -92,7 +95,7 @@ class Cluster:
     def stop(self) -> None:
         """End our Ray and everything in it, or leave the cluster with everything of ours. Again: no effect."""
         self._end.set()
-        self._thread.join(_SHUTDOWN_SECONDS if self._died else None)  # one that has died may never answer
+        self._thread.join(_SHUTDOWN_SECONDS if self._gone else None)  # one that has died may never answer
 
     def _live(self) -> None:
         try:
@@ -108,17 +111,24 @@ class Cluster:
         self._end.wait()
         import ray
 
-        ray.shutdown()
+        if self._gone:  # Ray's own way to end may hang then, or abort this process
+            atexit.unregister(ray.shutdown)
+            _kill_what_is_left()
+        else:
+            ray.shutdown()
 
     def _watch(self) -> None:
-        """Until the end, look whether Ray lives: without its raylet it ends this process some seconds later, unasked.
+        """Until the end, look whether Ray lives.
+
+        If not, Ray ends this process unasked: some 13 s after its raylet is gone, 60 s after its gcs_server.
 
         The main thread may be waiting for Ray, so it hears of it like Ctrl-C, and asks `check`.
         """
-        raylets = [process for process in psutil.Process().children() if process.name() == "raylet"]
+        children = psutil.Process().children()
+        vital = {name: [child for child in children if _is_called(name, child)] for name in _VITAL}
         while not self._end.wait(_LOOK_SECONDS):
-            if self._needed and not all(map(_lives, raylets)):
-                self._died = True
+            self._gone = next((name for name in _VITAL if not any(map(_lives, vital[name]))), None)
+            if self._gone and self._needed:
                 main = threading.main_thread().ident
                 if main is not None:
                     signal.pthread_kill(main, signal.SIGTERM)  # as `ray_for` has it; it ends a wait, too
@@ -211,6 +221,21 @@ def _knock(address: str) -> None:
             f"--ray-address {address}: nobody answers there ({describe(error)}); give the address that "
             "`ray start --head` told, or auto"
         ) from error
+
+
+def _is_called(name: str, process: psutil.Process) -> bool:
+    with suppress(psutil.Error):  # it may have ended since
+        return process.name() == name
+    return False
+
+
+def _kill_what_is_left() -> None:
+    """End the processes that Ray has started here, and theirs."""
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if "/ray/" in " ".join(child.cmdline()):
+                for process in (*child.children(recursive=True), child):
+                    process.kill()
 
 
 def _lives(process: psutil.Process) -> bool:
