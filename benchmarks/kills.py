@@ -30,12 +30,12 @@ TARGETS = ("driver", "worker", "raylet", "gcs_server", "process group")
 AGAIN = 0.25  # of the resumed runs that are killed, too
 LONGEST = 180.0  # seconds; a run that takes longer hangs
 OPTIONS = (
-    *("--dataset", "digits", "--model", "mlp", "--clients", "5", "--sample", "4", "--rounds", "25"),
+    *("--dataset", "digits", "--model", "mlp", "--clients", "5", "--sample", "4", "--rounds", "60"),
     *("--learning-rate", "0.05", "--scenario", "dropout:p=0.2+uneven-work+straggler", "--client-eval", "5"),
     *("--strategies", "fedavg", "fedmedian", "fednova", "scaffold", "fedadam"),
 )
 TABLES = ("rounds.csv", "clients.csv", "local.csv")
-ENTRIES, ROUNDS = 5, 25
+ENTRIES, ROUNDS = 5, 60
 
 Rows = dict[str, list[tuple[str, ...]]]
 
@@ -72,6 +72,9 @@ def measure(*, quick: bool) -> list[Table]:
         whole = Path(scratch, "whole")
         begun = time.monotonic()
         session = _Session(_new(whole))
+        while not _read(whole / "rounds.csv") and time.monotonic() < begun + LONGEST:
+            time.sleep(0.02)
+        _Session.start_up = time.monotonic() - begun
         if not session.finished("the undisturbed run"):
             raise CommandFailedError(f"the undisturbed run does not finish: {session.said}")
         life = time.monotonic() - begun
@@ -106,6 +109,9 @@ def _disturbed(
 class _Session:
     """`sim.py` in a session of its own, so that all of its processes are found."""
 
+    start_up = 5.0
+    """Seconds that the undisturbed run took until its first row."""
+
     def __init__(self, options: Sequence[str]) -> None:
         command = [sys.executable, "sim.py", "--quiet", "--workers", "2", *options]
         self._process = subprocess.Popen(
@@ -137,8 +143,16 @@ class _Session:
         return status == 0
 
     def kill(self, target: str, moment: float, folder: Path) -> str:
-        """Kill at that many seconds after the start, or as soon as the target is there; the phase of the run."""
-        time.sleep(moment)
+        """Kill at that many seconds of an undisturbed run's life, or as soon as the target is there; the phase.
+
+        A busy machine starts more slowly: what is later than the start-up is counted from the first row.
+        """
+        begins = time.monotonic() + min(moment, self.start_up)
+        while time.monotonic() < begins or (moment > self.start_up and not _read(folder / "rounds.csv")):
+            if self._process.poll() is not None:
+                break
+            time.sleep(0.02)
+        time.sleep(max(0.0, moment - self.start_up))
         while not self._end(target) and self._process.poll() is None:
             time.sleep(0.02)
         rows = len(_read(folder / "rounds.csv"))

@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from task.npy import read_npy
+from task.npy import read_npy, read_npy_like
 from task.update import Arrays, Facts, Update
 
 # Flower's own strategies look for these keys; keep theirs.
@@ -47,8 +47,12 @@ def record(arrays: Arrays) -> ArrayRecord:
 
 
 def arrays_of(arrays: ArrayRecord) -> Arrays:
-    """The arrays of a record in order, as fresh writable copies."""
-    return arrays.to_numpy_ndarrays()
+    """The arrays of a record in order, as fresh writable copies.
+
+    Raises:
+        ValueError: one of them is no array as `np.save` writes it.
+    """
+    return [read_npy(array.data) for array in arrays.values()]
 
 
 def array_bytes(message: Message) -> int:
@@ -75,7 +79,7 @@ def correction_of(message: Message) -> dict[int, np.ndarray]:
         ValueError: for a name that is no position.
     """
     sent = message.content.array_records.get(CORRECTION) or ArrayRecord()
-    return {int(position): array.numpy() for position, array in sent.items()}
+    return {int(position): read_npy(array.data) for position, array in sent.items()}
 
 
 def reply(message: Message, arrays: Arrays, num_examples: int, facts: Mapping[str, Any]) -> Message:
@@ -141,7 +145,7 @@ def read_reply(message: Message, like: Arrays) -> tuple[Update, Facts]:
 def _read_array(i: int, array: Array, like: np.ndarray) -> np.ndarray:
     if array.stype != _NUMPY:
         raise ValueError(f"array {i} cannot be read: it is packed as {array.stype!r} and not as {_NUMPY!r}")
-    return read_npy(i, array.data, like)
+    return read_npy_like(i, array.data, like)
 
 
 def train_message(node: int, arrays: ArrayRecord, config: ConfigRecord) -> Message:

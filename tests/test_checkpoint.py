@@ -182,7 +182,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, dict[str
 
 def assert_same(run: Run, hashes: dict[str, str], undisturbed: tuple[Run, dict[str, str]]) -> None:
     whole, expected = undisturbed
-    assert hashes == expected
+    assert hashes == expected, "".join(run.lines)
     for name in ("rounds.csv", "clients.csv", "local.csv"):
         assert run.rows(name) == whole.rows(name)
 

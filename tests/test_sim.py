@@ -200,7 +200,11 @@ def test_a_ray_that_dies_is_one_line_and_the_rows_are_kept(common, tmp_path):
     assert process.returncode == 2, out + err
     why = "Ray on this machine has died: its process raylet is gone (killed, or was memory short?)"
     assert err.splitlines()[-1] == f"sim.py: {why}; go on with --resume {folder}"
-    assert "Traceback" not in out + err and left_behind(process.pid) == []
+    assert "Traceback" not in out + err
+    end = time.monotonic() + 30
+    while left_behind(process.pid):  # what raylet had started sees that it is gone, and goes
+        assert time.monotonic() < end, left_behind(process.pid)
+        time.sleep(0.1)
     assert max(int(row["round"]) for row in rows(folder, "rounds.csv")) >= 2
 
 
