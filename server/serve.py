@@ -177,8 +177,7 @@ def _host(
             screen.warn(INSECURE.format(address=address))
         _log.info("listening", extra={"fields": {"address": address, "tls": roster is not None}})
         offer = Background(lambda: _offer_app(link))
-        recovery = {"deadline": service.round_deadline, "recovery": service.patience}
-        terms = terms_of(config, majority(config), tries=3, **recovery)
+        terms = terms_of(config, majority(config), tries=3, deadline=service.round_deadline, recovery=service.patience)
         hosting = Hosting(config, record, screen, test, shape, terms, started)
         offer.result()
         return hosting.run(Clients(link, admission.names, admission.number_of))

@@ -5,7 +5,9 @@ safe in several threads at once: some CPythons end one in a million with `System
 mismatch`. So the few forms of header that `np.save` writes for plain arrays are read here, and no others.
 """
 
+import math
 import re
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -24,12 +26,11 @@ def read_npy(data: bytes) -> np.ndarray:
     Raises:
         ValueError: it is none, or has more or less values than it says.
     """
-    shape, fortran_order, dtype, start = _header(data)
-    count = int(np.prod(shape, dtype=object))
-    if len(data) - start != count * dtype.itemsize:
-        raise ValueError(f"{len(data) - start} bytes of values where the header says {count * dtype.itemsize}")
-    flat = np.frombuffer(data, dtype, offset=start) if count else np.empty(0, dtype)
-    return flat.reshape(shape, order="F" if fortran_order else "C").copy(order="C")
+    header = _header(data)
+    said = math.prod(header.shape) * header.dtype.itemsize
+    if len(data) - header.end != said:
+        raise ValueError(f"{len(data) - header.end} bytes of values where the header says {said}")
+    return _values(data, header)
 
 
 def read_npy_like(i: int, data: bytes, like: np.ndarray) -> np.ndarray:
@@ -44,17 +45,30 @@ def read_npy_like(i: int, data: bytes, like: np.ndarray) -> np.ndarray:
         ValueError: it is another one, or no array at all.
     """
     try:
-        shape, _, dtype, start = _header(data)
+        header = _header(data)
     except ValueError as error:
         raise ValueError(f"array {i} cannot be read: {error}") from None
-    check_kind(i, shape, dtype, like)
-    if len(data) - start != like.nbytes:
-        raise ValueError(f"array {i} has {len(data) - start} bytes of values where the model has {like.nbytes}")
-    return read_npy(data)
+    check_kind(i, header.shape, header.dtype, like)
+    if len(data) - header.end != like.nbytes:
+        raise ValueError(f"array {i} has {len(data) - header.end} bytes of values where the model has {like.nbytes}")
+    return _values(data, header)
 
 
-def _header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype, int]:
-    """Shape, whether the order is Fortran's, dtype, and where the values begin."""
+class _Header(NamedTuple):
+    shape: tuple[int, ...]
+    order: Literal["C", "F"]
+    dtype: np.dtype
+    end: int  # where the values begin
+
+
+def _values(data: bytes, header: _Header) -> np.ndarray:
+    """What follows a header that was held against the length of the data."""
+    left = len(data) - header.end
+    flat = np.frombuffer(data, header.dtype, offset=header.end) if left else np.empty(0, header.dtype)
+    return flat.reshape(header.shape, order=header.order).copy(order="C")
+
+
+def _header(data: bytes) -> _Header:
     start = 10 if data[6:7] == b"\x01" else 12  # the length has two bytes, or four since version 2
     end = start + int.from_bytes(data[8:start], "little")
     match = _HEADER.fullmatch(data, start, end) if data[:6] == _MAGIC and end <= len(data) else None
@@ -67,4 +81,5 @@ def _header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype, int]:
         raise ValueError(f"NumPy knows no dtype {descr!r}") from error
     if dtype.hasobject or not dtype.itemsize:
         raise ValueError(f"its dtype {dtype} has no values that could be sent")
-    return tuple(int(side) for side in sides.split(b",") if side.strip()), order == b"True", dtype, end
+    shape = tuple(int(side) for side in sides.split(b",") if side.strip())
+    return _Header(shape, "F" if order == b"True" else "C", dtype, end)
