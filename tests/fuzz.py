@@ -239,6 +239,13 @@ def wrong_sizes(dice: Dice, content: bytes) -> bytes:
     return bytes(data)
 
 
+def odd_archive(dice: Dice, content: bytes) -> bytes | None:
+    """An archive damaged in one of three ways; each fourth time None, for what its kind can be damaged in besides."""
+    ways = (damaged, odd_zip, wrong_sizes)
+    kind = dice.randrange(4)
+    return ways[kind](dice, content) if kind < len(ways) else None
+
+
 class Bomb:
     """Whoever unpickles it makes a file that must never be there."""
 

@@ -80,13 +80,8 @@ def odd_npz(content: bytes) -> Callable[[Dice], bytes]:
     """Damage of any kind to an .npz file."""
 
     def make(dice: Dice) -> bytes:
-        kind = dice.randrange(4)
-        if kind == 0:
-            return fuzz.damaged(dice, content)
-        if kind == 1:
-            return fuzz.odd_zip(dice, content)
-        if kind == 2:
-            return fuzz.wrong_sizes(dice, content)
+        if (odd := fuzz.odd_archive(dice, content)) is not None:
+            return odd
         names = np.load(io.BytesIO(content), allow_pickle=False).files
         arrays = {name: np.load(io.BytesIO(content))[name] for name in names}
         arrays[dice.choice(names)] = odd_array(dice)
@@ -443,13 +438,8 @@ def test_archives_of_models(model: Path, tmp_path: Path) -> None:
     parts = parts_of_archive(content)
 
     def make(dice: Dice) -> bytes:
-        kind = dice.randrange(4)
-        if kind == 0:
-            return fuzz.damaged(dice, content)
-        if kind == 1:
-            return fuzz.odd_zip(dice, content)
-        if kind == 2:
-            return fuzz.wrong_sizes(dice, content)
+        if (odd := fuzz.odd_archive(dice, content)) is not None:
+            return odd
         return fuzz.zipped([*(parts | {"config.json": fuzz.odd_json(dice, json.loads(parts["config.json"]))}).items()])
 
     def door() -> None:
