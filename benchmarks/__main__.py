@@ -17,6 +17,7 @@ NAMES = {
     "memory": "Memory of the server",
     "scale": "Many clients",
     "kills": "Kills: a run killed at random moments and resumed",
+    "attacks": "Attacks on a running server",
     "soak": "Soak: what hundreds of rounds leave behind",
     "deployment": "Deployment: server and clients as processes of their own",
 }

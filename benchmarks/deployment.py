@@ -47,9 +47,9 @@ class Processes(ExitStack):
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, *command: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Start one; `python` stands for this interpreter."""
+        """Start one; `python` stands for this interpreter, `sh` for the shell, others for programs beside it."""
         first, *rest = command
-        program = sys.executable if first == "python" else str(_BIN / first)
+        program = {"python": sys.executable, "sh": "/bin/sh"}.get(first, str(_BIN / first))
         path = {"PATH": f"{_BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
         output = self.enter_context((self._folder / f"{name}.log").open("wb"))
         process = subprocess.Popen(
