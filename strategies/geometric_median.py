@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from math import fsum, sqrt
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from strategies.base import ABOVE_ZERO, Range, Shell
 from strategies.kernels import blend, squared_distances_around
@@ -61,5 +61,11 @@ class GeometricMedian(Shell):
     """Flower strategy around `geometric_median`."""
 
     rule = staticmethod(geometric_median)
+    weights_by = "examples"
     needs = ("num_examples",)
     ranges: ClassVar[Mapping[str, Range]] = {"iterations": Whole(1), "smoothing": ABOVE_ZERO}
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if not self.options.get("weighted", True):
+            self.weights_by = "clients"
