@@ -18,6 +18,7 @@ from server.statistics.pairs import Comparison, compare
 from server.statistics.panel import ROUNDS_TO_TARGET, WORST_CLIENT, Panel, panels_of
 from server.statistics.targets import Target, Time, median_time, targets, times
 from server.verdict import stops, verdict
+from server.weighting import weighting
 from task.config import RunConfig, parse
 from task.errors import UserError
 
@@ -142,7 +143,11 @@ class Outcome:
             clients=tuple(clients),
             summaries=tuple(summarise(rounds, config.target, stopped, set(lost))),
             same=tuple(coincidences(rounds, clients, hashes)),
-            verdict=tuple(verdict(panels, comparisons, lost) + stops(rounds, ended)),
+            verdict=(
+                *verdict(panels, comparisons, lost),
+                *weighting(panels, clients, run.get("weights_by", {})),
+                *stops(rounds, ended),
+            ),
             local=tuple(local),
             panels=tuple(panels),
             comparisons=tuple(comparisons),
@@ -205,8 +210,14 @@ def summarise(
     return found
 
 
-def summary_table(summaries: Sequence[EntrySummary]) -> Table:
-    """One row per scenario and strategy; over several seeds the means, with half of the final accuracy's interval."""
+def summary_table(summaries: Sequence[EntrySummary], weights_by: Mapping[str, str] | None = None) -> Table:
+    """One row per scenario and strategy; over several seeds the means, with half of the final accuracy's interval.
+
+    Args:
+        summaries: of all contestants.
+        weights_by: what each strategy weighs by, where that is known; with any there is a column for it.
+    """
+    weights_by = weights_by or {}
     groups: dict[Entry, list[EntrySummary]] = defaultdict(list)
     for summary in summaries:
         groups[summary.entry._replace(seed=0)].append(summary)
@@ -221,6 +232,7 @@ def summary_table(summaries: Sequence[EntrySummary]) -> Table:
         rows.append(
             (
                 names[entry],
+                *([weights_by.get(entry.strategy, "-")] if weights_by else []),
                 f"{100 * final.mean:.2f}",
                 *([half] if seeds > 1 else []),
                 f"{100 * fmean(s.best_accuracy for s in some):.2f}",
@@ -238,6 +250,7 @@ def summary_table(summaries: Sequence[EntrySummary]) -> Table:
     between = ("±",) if seeds > 1 else ()
     headers = (
         "strategy",
+        *(("weights by",) if weights_by else ()),
         "final %",
         *between,
         "best %",

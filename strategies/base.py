@@ -67,8 +67,8 @@ class Shell(FlowerFedAvg):
         options: keyword options of the rule, and any argument of `flwr.serverapp.strategy.FedAvg`.
 
     Attributes:
-        weights_by: whether the rule counts clients alike or weighs them by their examples; None: not stated, and then no
-            statement is made about it anywhere.
+        weights_by: whether the rule counts clients alike or weighs them by their examples; None: not stated, and
+            then nothing is said about it anywhere.
         needs: fields of `Update` that the rule needs beside the arrays.
         subtracts: whether the rule subtracts the global arrays, from which all updates must have begun, then.
         ranges: of the rule's options that are numbers.

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from math import fsum, sqrt
 from typing import Any, ClassVar
 
-from strategies.base import ABOVE_ZERO, Range, Shell
+from strategies.base import ABOVE_ZERO, Range, Shell, WeightsBy
 from strategies.kernels import blend, squared_distances_around
 from strategies.robust import Whole, in_order
 from task.update import Arrays, Update
@@ -61,7 +61,7 @@ class GeometricMedian(Shell):
     """Flower strategy around `geometric_median`."""
 
     rule = staticmethod(geometric_median)
-    weights_by = "examples"
+    weights_by: WeightsBy | None = "examples"
     needs = ("num_examples",)
     ranges: ClassVar[Mapping[str, Range]] = {"iterations": Whole(1), "smoothing": ABOVE_ZERO}
 

@@ -87,6 +87,7 @@ def run(common: list[str], tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_all_files_of_a_run(run):
     contestants = len(SCENARIOS) * len(STRATEGIES) * len(SEEDS)
+    assert run.facts["weights_by"] == {**dict.fromkeys(STRATEGIES, "clients"), "fedadam": "examples"}
     assert (run.facts["status"], run.facts["exit_status"], len(hashes(run.folder))) == ("finished", 0, contestants)
     assert len(run.rounds) == contestants * (ROUNDS + 1)
     assert len(run.clients) == contestants * ROUNDS * CLIENTS  # who is absent has a row, too
