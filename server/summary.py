@@ -15,7 +15,7 @@ from server.results import ClientRow, Entry, LocalRow, Readable, RoundRow, entri
 from server.statistics.diverged import diverged, gave_up
 from server.statistics.estimate import estimate
 from server.statistics.pairs import Comparison, compare
-from server.statistics.panel import ROUNDS_TO_TARGET, WORST_CLIENT, Panel, panels_of
+from server.statistics.panel import ROUNDS_TO_TARGET, Panel, panels_of
 from server.statistics.targets import Target, Time, median_time, targets, times
 from server.verdict import stops, verdict
 from server.weighting import weighting
@@ -134,9 +134,7 @@ class Outcome:
         stopped, lost = gave_up(ended), diverged(rounds, ended)
         panels, comparisons = panels_of(rounds, stopped), []
         for panel in panels:
-            at_end = {ROUNDS_TO_TARGET: panel.rounds_to(config.target)}
-            worst = panel.worst_client(local, _ignored(run, panel.scenario))
-            comparisons += compare(panel, at_end if worst is None else {WORST_CLIENT: worst, **at_end})
+            comparisons += compare(panel, {ROUNDS_TO_TARGET: panel.rounds_to(config.target)})
         return cls(
             run=run,
             rounds=tuple(rounds),
@@ -158,15 +156,6 @@ class Outcome:
 
 def _places(names: Iterable[str]) -> dict[str, int]:
     return {name: i for i, name in enumerate(dict.fromkeys(names))}
-
-
-def _ignored(run: Mapping[str, Any], scenario: str) -> dict[int, set[int]]:
-    """Per seed the clients whose accuracy says nothing of fairness: attackers, and those with corrupted data."""
-    found = {}
-    with suppress(AttributeError, TypeError, ValueError):  # of another version
-        for seed, roles in run.get("scenarios", {}).get(scenario, {}).get("seeds", {}).items():
-            found[int(seed)] = {*(roles.get("attackers") or ()), *(roles.get("outliers") or ())}
-    return found
 
 
 def summarise(
