@@ -66,13 +66,13 @@ class ShardClient(NumPyClient):
             config: the fields of `task.config.Training`, and `seed`, `server-round`, `model`,
                 `num-classes` (where the shard does not say), `proximal-mu` (FedProx), `init` ("independent": in round
                 1 this client's own initial weights take the place of the global arrays), `work-share` (only this share
-                of the local steps is made, in (0, 1], and at least one), `measure` (whether to test on the own shard).
+                of the local steps is made, in (0, 1], and at least one), `measure` (whether to test on the shard).
             correction: SCAFFOLD's c - c_i, by the position of the array; None: none.
 
         Returns:
             The new arrays, num_examples, and the facts `client`, `local_steps`, `local_norm` (left out where it is not
             defined), `train_loss` (nats), `seconds` and `cpu_seconds` of this call; if asked to measure,
-            `accuracy_before` of the given arrays and `accuracy_after` of the new ones (0..1) on the own shard.
+            `accuracy_before` of the given arrays and `accuracy_after` of the new ones (0..1), on the training data.
 
         Raises:
             UserError: a correction for another optimizer than plain SGD, or a share of work that is none.
@@ -122,7 +122,7 @@ class ShardClient(NumPyClient):
         return new, examples, facts
 
     def evaluate(self, parameters: Arrays, config: dict[str, Any]) -> tuple[float, int, dict[str, Any]]:
-        """Loss (nats), num_examples and accuracy (0..1) of the given arrays on this client's own shard."""
+        """Loss (nats), num_examples and accuracy (0..1) of the given arrays on the shard: the training data."""
         shard = self.shard
         engine = self._engine(config, training_of(config), 0.0)
         accuracy, loss = engine.evaluate(parameters, shard.x, shard.y)

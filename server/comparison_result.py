@@ -57,7 +57,11 @@ class ComparisonResult:
 
     @cached_property
     def local(self) -> "pd.DataFrame":
-        """local.csv: each used update beside the global model: accuracies on the client's own shard, norm, cosine."""
+        """local.csv: each used update beside the global model: norm, cosine, accuracies on the client's training data.
+
+        The latter are of the clients of the last round (`client_eval=N`: of every Nth, too). These are no held-out
+        data: they make no strategy better or worse.
+        """
         return frame_of(self._files.table("local.csv", LocalRow))
 
     @cached_property

@@ -72,6 +72,7 @@ class RunRecord:
             "data": dict(data),
             **({"scenarios": dict(scenarios)} if scenarios else {}),
             **({"service": dict(service)} if service else {}),
+            "weights_by": _weights_by(config),
             "results": {},
             "status": "running",
             "exit_status": None,
@@ -168,3 +169,12 @@ class RunRecord:
             said = ", ".join(f"client {client} {epsilon:.2f}" for client, epsilon in epsilons.items())
             console.print(f"Differential privacy, epsilon spent so far as the clients say: {said}", highlight=False)
         console.print(f"Results: {self.folder.path} (open report.html)", highlight=False, soft_wrap=True)
+
+
+def _weights_by(config: RunConfig) -> dict[str, str]:
+    """What each strategy weighs by, where that is known: a fact of the run, so that its report need not import any."""
+    from strategies.base import weights_by
+    from strategies.specify import make_strategy
+
+    found = {name: weights_by(make_strategy(name)) for name in config.strategies}
+    return {name: kind for name, kind in found.items() if kind}

@@ -102,8 +102,8 @@ class LocalRow:
     seed: int
     round: int
     client: int
-    accuracy_before: float | None  # of the round's global model on the client's own shard, 0..1; None: not measured
-    accuracy_after: float | None  # of the client's model after training
+    accuracy_before: float | None  # of the round's global model on the client's training data, 0..1; None: not measured
+    accuracy_after: float | None  # of the client's model after training, on the same data
     update_norm: float  # L2 norm of x_i - x over all arrays
     cosine: float | None  # of x_i - x and the step of the global model; None: one of them is 0, or too large to keep
 

@@ -93,7 +93,7 @@ class Contestant:
         evaluate: accuracy and loss of global arrays on the test set.
         terms: when a round counts.
         conditions: what the scenario does in its rounds; None: nothing.
-        measures: whether clients test on their own shards in a round.
+        measures: whether clients test on their own training data in a round.
         examples: how many examples each client has, by its number, as far as that is known beforehand.
     """
 

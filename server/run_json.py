@@ -70,6 +70,7 @@ class _Run(_Source):
     data: _Data = _Data()
     scenarios: dict[str, _Scenario] = {}
     results: dict[str, _Result] = {}
+    weights_by: dict[str, str] = {}
     dp_epsilon: dict[str, float] = {}
     service: dict[str, Any] = {}
     sources: list[_Source] = []

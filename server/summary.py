@@ -15,9 +15,10 @@ from server.results import ClientRow, Entry, LocalRow, Readable, RoundRow, entri
 from server.statistics.diverged import diverged, gave_up
 from server.statistics.estimate import estimate
 from server.statistics.pairs import Comparison, compare
-from server.statistics.panel import ROUNDS_TO_TARGET, WORST_CLIENT, Panel, panels_of
+from server.statistics.panel import ROUNDS_TO_TARGET, Panel, panels_of
 from server.statistics.targets import Target, Time, median_time, targets, times
 from server.verdict import stops, verdict
+from server.weighting import weighting
 from task.config import RunConfig, parse
 from task.errors import UserError
 
@@ -133,16 +134,18 @@ class Outcome:
         stopped, lost = gave_up(ended), diverged(rounds, ended)
         panels, comparisons = panels_of(rounds, stopped), []
         for panel in panels:
-            at_end = {ROUNDS_TO_TARGET: panel.rounds_to(config.target)}
-            worst = panel.worst_client(local, _ignored(run, panel.scenario))
-            comparisons += compare(panel, at_end if worst is None else {WORST_CLIENT: worst, **at_end})
+            comparisons += compare(panel, {ROUNDS_TO_TARGET: panel.rounds_to(config.target)})
         return cls(
             run=run,
             rounds=tuple(rounds),
             clients=tuple(clients),
             summaries=tuple(summarise(rounds, config.target, stopped, set(lost))),
             same=tuple(coincidences(rounds, clients, hashes)),
-            verdict=tuple(verdict(panels, comparisons, lost) + stops(rounds, ended)),
+            verdict=(
+                *verdict(panels, comparisons, lost),
+                *weighting(panels, clients, run.get("weights_by", {})),
+                *stops(rounds, ended),
+            ),
             local=tuple(local),
             panels=tuple(panels),
             comparisons=tuple(comparisons),
@@ -153,15 +156,6 @@ class Outcome:
 
 def _places(names: Iterable[str]) -> dict[str, int]:
     return {name: i for i, name in enumerate(dict.fromkeys(names))}
-
-
-def _ignored(run: Mapping[str, Any], scenario: str) -> dict[int, set[int]]:
-    """Per seed the clients whose accuracy says nothing of fairness: attackers, and those with corrupted data."""
-    found = {}
-    with suppress(AttributeError, TypeError, ValueError):  # of another version
-        for seed, roles in run.get("scenarios", {}).get(scenario, {}).get("seeds", {}).items():
-            found[int(seed)] = {*(roles.get("attackers") or ()), *(roles.get("outliers") or ())}
-    return found
 
 
 def summarise(
@@ -205,8 +199,14 @@ def summarise(
     return found
 
 
-def summary_table(summaries: Sequence[EntrySummary]) -> Table:
-    """One row per scenario and strategy; over several seeds the means, with half of the final accuracy's interval."""
+def summary_table(summaries: Sequence[EntrySummary], weights_by: Mapping[str, str] | None = None) -> Table:
+    """One row per scenario and strategy; over several seeds the means, with half of the final accuracy's interval.
+
+    Args:
+        summaries: of all contestants.
+        weights_by: what each strategy weighs by, where that is known; with any there is a column for it.
+    """
+    weights_by = weights_by or {}
     groups: dict[Entry, list[EntrySummary]] = defaultdict(list)
     for summary in summaries:
         groups[summary.entry._replace(seed=0)].append(summary)
@@ -221,6 +221,7 @@ def summary_table(summaries: Sequence[EntrySummary]) -> Table:
         rows.append(
             (
                 names[entry],
+                *([weights_by.get(entry.strategy, "-")] if weights_by else []),
                 f"{100 * final.mean:.2f}",
                 *([half] if seeds > 1 else []),
                 f"{100 * fmean(s.best_accuracy for s in some):.2f}",
@@ -238,6 +239,7 @@ def summary_table(summaries: Sequence[EntrySummary]) -> Table:
     between = ("±",) if seeds > 1 else ()
     headers = (
         "strategy",
+        *(("weights by",) if weights_by else ()),
         "final %",
         *between,
         "best %",

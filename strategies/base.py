@@ -11,11 +11,12 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, Metadata, MetricRecord
 from flwr.serverapp import Grid
+from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 from flwr.serverapp.strategy import Strategy
 
@@ -26,6 +27,9 @@ from task.config import Training
 from task.update import Arrays, Memory, Update
 
 Rule = Callable[..., Arrays]
+
+WeightsBy = Literal["clients", "examples"]
+"""What decides how much a client's update counts: every client alike, or by its share of the examples."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Shell(FlowerFedAvg):
         options: keyword options of the rule, and any argument of `flwr.serverapp.strategy.FedAvg`.
 
     Attributes:
+        weights_by: whether the rule counts clients alike or weighs them by their examples; None: not stated, and
+            then nothing is said about it anywhere.
         needs: fields of `Update` that the rule needs beside the arrays.
         subtracts: whether the rule subtracts the global arrays, from which all updates must have begun, then.
         ranges: of the rule's options that are numbers.
@@ -80,6 +86,7 @@ class Shell(FlowerFedAvg):
     """
 
     rule: ClassVar[Rule]
+    weights_by: WeightsBy | None = None  # of one strategy the other, if an option of it wants so
     needs: tuple[str, ...] = ()  # of one strategy more, if an option of it wants so
     subtracts: ClassVar[bool] = False
     ranges: ClassVar[Mapping[str, Range]] = {}
@@ -195,6 +202,29 @@ class _Tally:
 def needs_of(strategy: Strategy) -> tuple[str, ...]:
     """The fields of `Update` that a strategy needs beside the arrays; Flower's own all weigh by examples."""
     return strategy.needs if isinstance(strategy, Shell) else ("num_examples",)
+
+
+def weights_by(strategy: Strategy) -> WeightsBy | None:
+    """Return what a strategy weighs by; None: unknown, as of a Flower strategy that is not in the list below."""
+    if isinstance(strategy, Shell):
+        return strategy.weights_by
+    if getattr(strategy, "weighted_by_key", wire.NUM_EXAMPLES) != wire.NUM_EXAMPLES:
+        return None
+    return _FLOWER_WEIGHTS_BY.get(type(strategy))
+
+
+# By the exact class: a subclass may aggregate in another way.
+_FLOWER_WEIGHTS_BY: Mapping[type[Strategy], WeightsBy] = {
+    flower.FedAvg: "examples",
+    flower.FedProx: "examples",
+    flower.FedAvgM: "examples",
+    flower.FedAdagrad: "examples",
+    flower.FedAdam: "examples",
+    flower.FedYogi: "examples",
+    flower.FedMedian: "clients",
+    flower.FedTrimmedAvg: "clients",
+    flower.Krum: "clients",
+}
 
 
 def rule_options(rule: Rule) -> set[str]:

@@ -60,4 +60,5 @@ class CenteredClipping(Shell):
     """Flower strategy around `centered_clipping`."""
 
     rule = staticmethod(centered_clipping)
+    weights_by = "clients"
     ranges: ClassVar[Mapping[str, Range]] = {"radius": ABOVE_ZERO, "iterations": Whole(1)}

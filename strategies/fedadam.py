@@ -17,5 +17,6 @@ class FedAdam(MemoryShell):
     """Flower strategy around `adaptive_step` with adam's v."""
 
     step = partial(adaptive_step, adam)
+    weights_by = "examples"
     needs = ("num_examples",)
     ranges = RANGES

@@ -31,3 +31,4 @@ class FedAvg(Shell):
     """Flower strategy around `fedavg`."""
 
     rule = staticmethod(fedavg)
+    weights_by = "clients"

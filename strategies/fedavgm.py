@@ -53,5 +53,6 @@ class FedAvgM(MemoryShell):
     """Flower strategy around `fedavgm`."""
 
     step = staticmethod(fedavgm)
+    weights_by = "examples"
     needs = ("num_examples",)
     ranges: ClassVar[Mapping[str, Range]] = {"momentum": SHARE, "learning_rate": ABOVE_ZERO}

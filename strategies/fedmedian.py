@@ -28,3 +28,4 @@ class FedMedian(Shell):
     """Flower strategy around `fedmedian`."""
 
     rule = staticmethod(fedmedian)
+    weights_by = "clients"

@@ -63,6 +63,7 @@ class FedNova(Shell):
     """Flower strategy around `fednova`; with mu, its train messages say it as `proximal-mu`."""
 
     rule = staticmethod(fednova)
+    weights_by = "examples"
     needs: tuple[str, ...] = ("num_examples", "local_norm")
     subtracts = True
     ranges: ClassVar[Mapping[str, Range]] = {"mu": FROM_ZERO}

@@ -33,6 +33,7 @@ class FedProx(Shell):
     """Flower strategy around `fedprox`; its train messages say mu as `proximal-mu`, the name that Flower's own uses."""
 
     rule = staticmethod(fedprox)
+    weights_by = "examples"
     needs = ("num_examples",)
     ranges: ClassVar[Mapping[str, Range]] = {"mu": FROM_ZERO}
 

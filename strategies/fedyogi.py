@@ -17,5 +17,6 @@ class FedYogi(MemoryShell):
     """Flower strategy around `adaptive_step` with yogi's v."""
 
     step = partial(adaptive_step, yogi)
+    weights_by = "examples"
     needs = ("num_examples",)
     ranges = RANGES

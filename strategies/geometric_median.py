@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from math import fsum, sqrt
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from strategies.base import ABOVE_ZERO, Range, Shell
+from strategies.base import ABOVE_ZERO, Range, Shell, WeightsBy
 from strategies.kernels import blend, squared_distances_around
 from strategies.robust import Whole, in_order
 from task.update import Arrays, Update
@@ -61,5 +61,11 @@ class GeometricMedian(Shell):
     """Flower strategy around `geometric_median`."""
 
     rule = staticmethod(geometric_median)
+    weights_by: WeightsBy | None = "examples"
     needs = ("num_examples",)
     ranges: ClassVar[Mapping[str, Range]] = {"iterations": Whole(1), "smoothing": ABOVE_ZERO}
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if not self.options.get("weighted", True):
+            self.weights_by = "clients"

@@ -62,6 +62,7 @@ class Krum(Shell):
     """Flower strategy around `krum`."""
 
     rule = staticmethod(krum)
+    weights_by = "clients"
     ranges: ClassVar[Mapping[str, Range]] = {"attackers": Whole(0)}
 
     @classmethod

@@ -51,6 +51,7 @@ class Matched(Shell):
     """Flower strategy around `matched`."""
 
     rule = staticmethod(matched)
+    weights_by = "clients"
 
 
 def _sorted(updates: Sequence[Update]) -> list[Update]:

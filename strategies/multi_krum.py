@@ -38,6 +38,7 @@ class MultiKrum(Shell):
     """Flower strategy around `multi_krum`."""
 
     rule = staticmethod(multi_krum)
+    weights_by = "clients"
     ranges: ClassVar[Mapping[str, Range]] = {"attackers": Whole(0), "keep": Whole(1)}
 
     @classmethod

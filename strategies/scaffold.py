@@ -122,6 +122,7 @@ class Scaffold(MemoryShell):
     """
 
     step = staticmethod(scaffold)
+    weights_by = "clients"
     needs = ("local_norm",)
     ranges: ClassVar[Mapping[str, Range]] = {
         "learning_rate": ABOVE_ZERO,

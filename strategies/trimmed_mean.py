@@ -41,6 +41,7 @@ class TrimmedMean(Shell):
     """Flower strategy around `trimmed_mean`."""
 
     rule = staticmethod(trimmed_mean)
+    weights_by = "clients"
     ranges: ClassVar[Mapping[str, Range]] = {"trim": Whole(0)}
 
     @classmethod

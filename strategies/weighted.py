@@ -32,4 +32,5 @@ class Weighted(Shell):
     """Flower strategy around `weighted`."""
 
     rule = staticmethod(weighted)
+    weights_by = "examples"
     needs = ("num_examples",)

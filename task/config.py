@@ -81,7 +81,7 @@ class RunConfig(Frozen):
     training: Training = Training()
     client_eval: Annotated[int, Field(ge=0)] = Field(
         default=0,
-        description="rounds from one to the next in which clients test on their own shards before and after training; "
+        description="rounds from one to the next in which clients test on their training data, before and after it; "
         "0: the last only",
     )
     quorum: Positive | None = Field(
@@ -103,7 +103,7 @@ class RunConfig(Frozen):
         return tuple(map(scenario_of, self.scenario))
 
     def measures(self, server_round: int) -> bool:
-        """Whether clients test on their own shards in this round."""
+        """Whether clients test on their own training data in this round."""
         return server_round == self.rounds or bool(self.client_eval and server_round % self.client_eval == 0)
 
     @model_validator(mode="after")

@@ -73,8 +73,8 @@ def add_run_options(parser: argparse.ArgumentParser, *, data: bool = True) -> No
     )
     add(
         "--client-eval",
-        "each client tests on its own shard, before and after training, in every N-th round and the last; default: the "
-        "last only",
+        "in every N-th round and the last its clients test on their own training data, before and after training; "
+        "default: the last only",
         type=int,
         metavar="N",
     )

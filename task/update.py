@@ -41,8 +41,8 @@ class Facts:
     train_loss: float | None = None
     seconds: float | None = None  # wall seconds of the whole fit call
     cpu_seconds: float | None = None  # CPU seconds of the client's process in it
-    accuracy_before: float | None = None  # of the global model on the client's own shard, 0..1
-    accuracy_after: float | None = None  # of the client's model after training, 0..1
+    accuracy_before: float | None = None  # of the global model on the client's own training data, 0..1
+    accuracy_after: float | None = None  # of the client's model after training, on the same, 0..1
     dp_epsilon: float | None = None  # of all noised updates that ever left the client, by its own accounting
 
 

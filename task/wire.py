@@ -13,7 +13,7 @@ from task.update import Arrays, Facts, Update
 # Flower's own strategies look for these keys; keep theirs.
 ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 NUM_EXAMPLES, DP_EPSILON = "num-examples", "dp-epsilon"
-MEASURE = "measure"  # in a train message's configuration: test on the own shard before and after training
+MEASURE = "measure"  # in a train message's configuration: test on the own training data before and after training
 WORK_SHARE = "work-share"  # in a train message's configuration: make only this share of the planned local steps
 PROXIMAL_MU = "proximal-mu"  # in a train message's configuration: mu of FedProx
 CORRECTION = "correction"  # a record of arrays in a train message: what to add to every gradient (SCAFFOLD)

@@ -22,7 +22,7 @@ from server.coincidences import Coincidence, coincidences
 from server.plot import COLOURS, DARK, LIGHT, Ink, draw_curves
 from server.report import write_report
 from server.report.client_rows import ClientLine, client_lines, fit
-from server.report.measures import metrics_of
+from server.report.measures import NOT_JUDGED, ON_TRAINING_DATA, metrics_of
 from server.report.over_seeds import over_seeds
 from server.report.page import render
 from server.report.plotly_js import hash_source
@@ -251,13 +251,14 @@ def test_the_worst_client_is_an_honest_one(tmp_path: Path) -> None:
     ]
     panel = panels_of(curve("fedavg", 0.1, 0.5, 0.8), [])[0]
     found = metrics_of(panel, rows, {0: {1}})
-    assert found["worst"][0, 0, 2] == 0.5
-    assert found["spread"][0, 0, 2] == pytest.approx(0.3)
+    assert found["worst_on_training_data"][0, 0, 2] == 0.5
+    assert found["spread_on_training_data"][0, 0, 2] == pytest.approx(0.3)
     assert found["cosine"][0, 0, 2] == pytest.approx(0.8)
-    assert np.isnan(found["worst"][0, 0, :2]).all()
+    assert np.isnan(found["worst_on_training_data"][0, 0, :2]).all()
     parts = {"iid": {0: Parts(((1, 2),), None, {1: "attacker"}, frozenset({1}))}}
     table = fairness_table(client_lines([], rows), parts)
     assert table.rows[0][:4] == ("fedavg", "50.00", "65.00", "30.0")
+    assert ON_TRAINING_DATA in table.note and NOT_JUDGED in table.note
 
 
 def test_a_client_is_shown_in_the_last_round_in_which_it_tested() -> None:
@@ -267,6 +268,15 @@ def test_a_client_is_shown_in_the_last_round_in_which_it_tested() -> None:
     ]
     [line] = client_lines(work("fedavg", "failed", "lost"), rows)[ENTRY][:1]
     assert (line.measured, line.before, line.norm, line.refused) == (1, 0.5, 1.0, 2)
+
+
+def test_accuracies_of_the_models_of_different_rounds_do_not_stand_side_by_side() -> None:
+    tested = [(1, 0, 0.1), (1, 1, 0.2), (3, 1, 0.7), (3, 2, 0.8)]  # client 0 was not drawn any more
+    lines = client_lines([], [LocalRow("iid", "fedavg", 0, number, k, a, a, 1.0, 0.5) for number, k, a in tested])[
+        ENTRY
+    ]
+    assert [(line.client, line.before, line.norm) for line in lines] == [(0, None, 1.0), (1, 0.7, 1.0), (2, 0.8, 1.0)]
+    assert fairness_table({ENTRY: lines}, {}).rows[0][:4] == ("fedavg", "70.00", "75.00", "10.0")
 
 
 def test_many_clients_are_cut_to_those_of_fewer_seeds_and_then_to_the_worst() -> None:

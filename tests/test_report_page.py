@@ -15,6 +15,7 @@ from made_up_runs import SCENARIOS, STRATEGIES, made_up_run
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from server.report.__main__ import main
+from server.report.measures import ON_TRAINING_DATA
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (Debian's package is asked for)")
@@ -147,13 +148,26 @@ def test_metric_scale_and_interval_can_be_switched(watched: Watched) -> None:
     figure.get_by_label("log scale").uncheck()
     figure.get_by_label("95 % interval").uncheck()
     assert (watched.page.evaluate(kind), watched.page.evaluate(bands)) == ("linear", 0)
-    for metric in ("Test loss", "Worst client", "Best minus worst client", "Drift: cosine to the global step"):
+    of_training = ("Worst client, training data", "Best minus worst client, training data")
+    for metric in ("Test loss", *of_training, "Drift: cosine to the global step"):
         figure.get_by_label("Metric").select_option(label=metric)
         assert metric.lower() in figure.locator(".plot").inner_text()
+        assert (ON_TRAINING_DATA in figure.locator(".said").inner_text()) == (metric in of_training)
         assert len(watched.lines()) == 6
     figure.get_by_label("Metric").select_option(label="Test accuracy")
     figure.get_by_label("log scale").check()
     figure.get_by_label("95 % interval").check()
+
+
+def test_what_clients_measured_on_their_training_data_is_called_so_and_judged_nowhere(watched: Watched) -> None:
+    page = watched.page
+    for told in (watched.figure("clients").locator(".said"), page.locator("#client-table"), page.locator("#clients")):
+        assert ON_TRAINING_DATA in told.inner_text()
+    assert "(lowest)" in page.locator("#client-table").inner_text()
+    metrics = watched.figure("differences").get_by_label("Metric").locator("option").all_inner_texts()
+    assert metrics == ["Test accuracy", "Test loss", "Rounds to the target"]
+    header = watched.save("clients", "CSV").decode().splitlines()[0]
+    assert "accuracy_before_on_training_data" in header and "accuracy_after_on_training_data" in header
 
 
 def test_one_choice_of_scenario_moves_all_figures(watched: Watched) -> None:

@@ -13,7 +13,8 @@ from hypothesis.extra import numpy as hnp
 from inline_grid import InlineGrid, mover
 
 from strategies import REGISTRY, Update, aggregate
-from strategies.base import conform
+from strategies.base import _FLOWER_WEIGHTS_BY, conform, needs_of, weights_by
+from strategies.specify import make_strategy
 from task import wire
 from task.structure import Group, Place, Structure
 
@@ -338,6 +339,33 @@ def test_one_nan_client_in_flowers_messages_is_rejected_and_the_others_aggregate
     assert same_bits(wire.arrays_of(arrays), aggregate(name, x, honest))
     assert metrics["clients"] == 5
     assert {v.node_id - 100: v.status for v in verdicts} == {k: "rejected" if k == 2 else "ok" for k in range(6)}
+
+
+FLOWERS = [f"flwr.serverapp.strategy.{kind.__name__}" for kind in _FLOWER_WEIGHTS_BY]
+
+
+@pytest.mark.parametrize("specification", [*ALL, "geometric-median:weighted=false", *FLOWERS])
+def test_what_a_strategy_says_that_it_weighs_by_is_what_decides(specification):
+    """The same models with other numbers of examples: another result exactly where it weighs by them."""
+
+    def made(examples: list[int]) -> list[np.ndarray]:
+        strategy, x = make_strategy(specification), vector(0.5, -0.5)
+        grid = InlineGrid({k: mover(k**2, n, 1.0 + k, k) for k, n in enumerate(examples)})
+        replies = grid.send_and_receive(strategy.configure_train(1, wire.record(x), ConfigRecord(), grid))
+        return wire.arrays_of(strategy.aggregate_train(1, replies)[0])
+
+    depends = not same_bits(made([100, 100, 100, 100, 100]), made([500, 1, 300, 20, 60]))
+    strategy = make_strategy(specification)
+    assert weights_by(strategy) == ("examples" if depends else "clients")
+    assert weights_by(strategy) != "examples" or "num_examples" in needs_of(strategy)
+
+
+def test_nothing_is_said_of_how_a_strategy_of_others_weighs():
+    class Other(REGISTRY["fedavg"].__mro__[2]):  # Flower's FedAvg
+        """It may do anything."""
+
+    assert weights_by(Other()) is None
+    assert weights_by(make_strategy("flwr.serverapp.strategy.FedAvg:weighted_by_key=train-loss")) is None
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -4,6 +4,7 @@ import io
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,12 +13,14 @@ from rich.console import Console
 
 from server.coincidences import coincidences
 from server.names import labels, short_names
+from server.report.read import ReadRun
 from server.results import ClientRow, Entry, RoundRow
 from server.statistics.diverged import diverged, gave_up
 from server.statistics.pairs import compare
 from server.statistics.panel import panels_of
-from server.summary import summarise, summary_table
+from server.summary import Outcome, summarise, summary_table
 from server.verdict import stops, verdict
+from server.weighting import weighting
 
 
 def curve(strategy: str, *accuracies: float, seed: int = 0, scenario: str = "iid") -> list[RoundRow]:
@@ -241,6 +244,74 @@ def test_who_stopped_is_said_with_the_reason() -> None:
     assert stops([row for seed in range(9) for row in curve("fedavg", *UP, seed=seed)], many) == [
         "9 contestants stopped after round 2: interrupted."
     ]
+
+
+WEIGHTS_BY = {
+    "fedavg": "clients",
+    "fedmedian": "clients",
+    "weighted": "examples",
+    "fednova": "examples",
+    "fedprox:mu=1": "examples",
+}
+
+
+def weighed(strategies: str, shards: dict[str, list[int]], known: dict[str, str] | None = None) -> list[str]:
+    """What is said of the weighting in a run of these strategies with these shards, by scenario."""
+    names = strategies.split()
+    rounds = [row for scenario in shards for name in names for row in curve(name, *UP, scenario=scenario)]
+    clients = [
+        row for scenario, n in shards.items() for name in names for row in work(name, n, [None] * 3, [1] * 3, scenario)
+    ]
+    run = {"config": {"strategies": names}, "weights_by": WEIGHTS_BY if known is None else known}
+    outcome = Outcome.read(ReadRun(Path("run"), run, rounds, clients, []))
+    return [line for line in outcome.verdict if "by examples" in line]
+
+
+def test_unequal_shards_name_the_strategies_whose_difference_may_be_the_weighting() -> None:
+    assert weighed("fedavg weighted fednova fedmedian fedprox:mu=1", {"skew": [60, 1900, 300]}) == [
+        "fedavg and fedmedian count clients alike, weighted, fednova and fedprox:mu=1 weigh by examples: with these "
+        "unequal shards (60 to 1,900 examples) a difference between them may be the weighting alone; compare fednova "
+        "and fedprox:mu=1 with weighted."
+    ]
+    assert weighed("fedavg fednova", {"iid": [80, 80, 80], "skew": [60, 900, 300], "b": [1, 2, 3]}) == [
+        "fedavg counts clients alike, fednova weighs by examples: with the unequal shards of skew (60 to 900 examples) "
+        "and b (1 to 3 examples) a difference between them may be the weighting alone; compare fednova with weighted, "
+        "which this run does not have."
+    ]
+    assert weighed("fedavg weighted", {"skew": [60, 900, 300]})[0].endswith("may be the weighting alone.")
+
+
+@pytest.mark.parametrize(
+    ("strategies", "shards", "known"),
+    [
+        ("fedavg fednova", [287, 288, 287], None),  # dealt as evenly as 862 examples can be
+        ("fedavg fedmedian", [60, 900, 300], None),
+        ("weighted fednova", [60, 900, 300], None),
+        ("fedavg other.Strategy", [60, 900, 300], None),  # nobody knows what it weighs by
+        ("fedavg fednova", [60, 900, 300], {}),  # a run of an older version
+    ],
+)
+def test_where_the_weighting_makes_no_difference_it_is_not_spoken_of(
+    strategies: str, shards: list[int], known: dict[str, str] | None
+) -> None:
+    assert weighed(strategies, {"skew": shards}, known) == []
+
+
+def test_a_rejected_reply_has_no_say_in_whether_shards_are_equal() -> None:
+    rounds = [row for name in ("fedavg", "fednova") for row in curve(name, *UP)]
+    lies = [replace(row, status="rejected", num_examples=7) for row in work("fedavg", [80] * 3, [None] * 3, [1] * 3)]
+    assert weighting(panels_of(rounds, []), [*equal_work("fedavg fednova"), *lies], WEIGHTS_BY) == []
+
+
+def test_the_page_has_a_column_for_what_a_strategy_weighs_by() -> None:
+    summaries = summarise(curve("fedavg", *UP) + curve("other", *UP))
+    table = summary_table(summaries, WEIGHTS_BY)
+    assert [row[:2] for row in (table.headers, *table.rows)] == [
+        ("strategy", "weights by"),
+        ("fedavg", "clients"),
+        ("other", "-"),
+    ]
+    assert summary_table(summaries, {}) == summary_table(summaries)
 
 
 def test_equal_shards_and_steps_make_three_rules_one() -> None:

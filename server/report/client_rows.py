@@ -14,7 +14,8 @@ class ClientLine:
         client: its number.
         examples: on which it trains; None: it never said.
         measured: the round of the following four, the last one in which it tested if it ever did; 0: none.
-        before: accuracy of the global model of that round on its shard, 0..1.
+        before: accuracy of the global model of that round on its training data, 0..1; None for clients that did not
+            test in the last round that was measured: accuracies of different models are not shown side by side.
         after: that of its own model after training.
         norm: L2 norm of its update.
         cosine: between its update and the global step.
@@ -54,6 +55,11 @@ def client_lines(clients: Iterable[ClientRow], local: Iterable[LocalRow]) -> dic
         if (update.accuracy_before is not None, update.round) >= (one.before is not None, one.measured):
             one.measured, one.before, one.after = update.round, update.accuracy_before, update.accuracy_after
             one.norm, one.cosine = update.update_norm, update.cosine
+    for lines in found.values():
+        last = max((one.measured for one in lines.values() if one.before is not None), default=0)
+        for one in lines.values():
+            if one.measured < last:
+                one.before = one.after = None
     return {entry: [lines[client] for client in sorted(lines)] for entry, lines in found.items()}
 
 

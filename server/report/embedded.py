@@ -12,12 +12,12 @@ from server.coincidences import Coincidence
 from server.names import short_names
 from server.plot import ACCURACY_TICKS, COLOURS, DARK, LIGHT
 from server.report.client_rows import ClientLine
-from server.report.measures import costs_of, metrics_of
+from server.report.measures import NOT_JUDGED, ON_TRAINING_DATA, costs_of, metrics_of
 from server.report.over_seeds import over_seeds
 from server.report.roles import Parts
 from server.results import Entry
 from server.statistics.pairs import Comparison
-from server.statistics.panel import ACCURACY, LOSS, ROUNDS_TO_TARGET, WORST_CLIENT, Floats, Panel
+from server.statistics.panel import ACCURACY, LOSS, ROUNDS_TO_TARGET, Floats, Panel
 from server.summary import Outcome
 
 _DIGITS: Final = 5  # significant; all are in the .csv files
@@ -78,7 +78,9 @@ def embed(
             for i, name in enumerate(strategies)
         ],
         "scenarios": scenarios,
-        "margins": {metric.name: metric.margin for metric in (ACCURACY, LOSS, WORST_CLIENT, ROUNDS_TO_TARGET)},
+        "margins": {metric.name: metric.margin for metric in (ACCURACY, LOSS, ROUNDS_TO_TARGET)},
+        "measured": ON_TRAINING_DATA,
+        "not_judged": NOT_JUDGED,
         "ticks": ACCURACY_TICKS,
         "ink": {"light": asdict(LIGHT), "dark": asdict(DARK)},
     }

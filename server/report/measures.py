@@ -7,15 +7,21 @@ import numpy as np
 from server.results import LocalRow, RoundRow
 from server.statistics.panel import Floats, Panel
 
+ON_TRAINING_DATA = "on the training data of the clients of that round"
+"""What clients measure themselves, in every place that shows it: only who was drawn into a round tests in it."""
+NOT_JUDGED = "These are no held-out data: they make no strategy better or worse."
+"""Why nothing of it is compared: who fits the training data best may only have learned them by heart."""
+
 _COSTS = ("seconds", "bytes_up", "bytes_down")
 
 
 def metrics_of(panel: Panel, local: Iterable[LocalRow], ignored: Mapping[int, Collection[int]]) -> dict[str, Floats]:
     """All metrics of a scenario that have a value; NaN where there is none.
 
-    `accuracy`, `loss`: of the test set. `worst`, `spread`: the lowest accuracy of the global model with which a round
-    began on a client's own shard, and the highest minus the lowest. `norm`, `cosine`: means over clients of how far
-    their updates went, and in which direction beside the global step.
+    `accuracy`, `loss`: of the test set. `worst_on_training_data`, `spread_on_training_data`: the lowest accuracy of the
+    global model with which a round began, on the training data of the clients of that round, and the highest minus the
+    lowest. `norm`, `cosine`: means over clients of how far their updates went, and in which direction beside the global
+    step.
 
     Args:
         panel: the scenario.
@@ -36,7 +42,7 @@ def metrics_of(panel: Panel, local: Iterable[LocalRow], ignored: Mapping[int, Co
         np.array([getattr(row, name) for row in rows], float) for name in ("accuracy_before", "update_norm", "cosine")
     )  # None becomes NaN
     worst, best = _reduce(np.fmin, before, where, shape), _reduce(np.fmax, before, where, shape)
-    found |= {"worst": worst, "spread": best - worst}
+    found |= {"worst_on_training_data": worst, "spread_on_training_data": best - worst}
     found |= {"norm": _mean(norm, where, shape), "cosine": _mean(cosine, where, shape)}
     return {name: values for name, values in found.items() if not np.isnan(values).all()}
 

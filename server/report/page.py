@@ -68,7 +68,7 @@ def render(outcome: Outcome, folder: str, title: str, subtitle: str, curves: byt
         scenarios=[panel.scenario for panel in panels],
         names=1 + (len(panels) > 1),
         most_open=_MOST_OPEN,
-        summary=summary_table(outcome.summaries),
+        summary=summary_table(outcome.summaries, run.get("weights_by")),
         rounds=round_tables(outcome.rounds),
         comparisons=comparison_table(outcome.comparisons, panels),
         targets=target_table(outcome.targets, panels),

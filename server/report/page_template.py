@@ -102,17 +102,17 @@ PAGE = (
 <section id="clients">
 <h2>Clients</h2>
 {% if measured %}
-{{ figure("clients", "Accuracy of the global model on each client's own shard") }}
+{{ figure("clients", "Accuracy of the global model on each client's own training data") }}
 <div class="needs-script" id="client-table"></div>
 {% if lines_left %}
 <p class="note">{{ "{:,}".format(lines_left) }} more lines of clients, of other seeds first and then of better ones, are in local.csv.</p>
 {% endif %}
 {% else %}
-<p class="note">No client has tested the global model on its own shard yet.</p>
+<p class="note">No client has tested the global model on its own training data yet.</p>
 {% endif %}
 {% if fairness.rows %}
 <details {{ "open" if fairness.rows | length <= most_open }}>
-<summary>Fairness and drift of each strategy</summary>
+<summary>Accuracy on training data, and drift, of each strategy's clients</summary>
 {{ table(fairness, "first-wraps") }}
 </details>
 {% endif %}

@@ -127,6 +127,7 @@ def _merged(runs: Sequence[ReadRun], facts: Sequence[Mapping[str, Any]]) -> dict
         },
         "scenarios": scenarios,
         "results": {key: value for run in facts for key, value in run.get("results", {}).items()},
+        "weights_by": {name: kind for run in facts for name, kind in run.get("weights_by", {}).items()},
         "status": next((run["status"] for run in facts if run.get("status", "finished") != "finished"), "finished"),
         "dp_epsilon": {
             f"{one.path.name}: {client}": epsilon

@@ -6,6 +6,7 @@ from statistics import fmean
 
 from server.names import enumerate_words, labels, short_names
 from server.report.client_rows import ClientLine
+from server.report.measures import NOT_JUDGED, ON_TRAINING_DATA
 from server.report.roles import Parts
 from server.results import ClientRow, Entry, RoundRow
 from server.statistics.pairs import Comparison
@@ -20,7 +21,6 @@ _COMPARISON = (
 _METRICS = {
     "test_accuracy": "accuracy, points",
     "test_loss": "loss, nats",
-    "worst_client": "worst client, points",
     "rounds_to_target": "rounds to target",
 }
 
@@ -96,7 +96,7 @@ def target_table(targets: Sequence[Target], panels: Sequence[Panel]) -> Table:
 
 
 def fairness_table(lines: Mapping[Entry, Sequence[ClientLine]], parts: Mapping[str, Mapping[int, Parts]]) -> Table:
-    """Per scenario and strategy how the global model does on the clients' own shards; means over seeds."""
+    """Per scenario and strategy how the global model does on the clients' own training data; means over seeds."""
     found: dict[Entry, list[tuple[list[ClientLine], int]]] = defaultdict(list)
     for entry, some in lines.items():
         if all(line.norm is None for line in some):  # of an older run, or not a single update was used
@@ -124,8 +124,9 @@ def fairness_table(lines: Mapping[Entry, Sequence[ClientLine]], parts: Mapping[s
     return Table(
         headers=("strategy", "worst %", "mean %", "spread", "after %", "drift", "cosine", "rej."),
         rows=tuple(rows),
-        note="The global model on the clients' own shards, in the last round in which they tested, before that round's"
-        " training: worst client, mean, best minus worst in points. after: each client's own model after training."
+        note="The global model with which the last measured round began, before any training in it,"
+        f" {ON_TRAINING_DATA}: worst client, mean, best minus worst in points. after: each client's own model after"
+        f" training. {NOT_JUDGED}"
         " drift: L2 norm of its update; cosine: to the step of the global model. Attackers and corrupted clients do"
         " not count here. rej.: updates that were rejected or failed, of all clients and rounds.",
     )

@@ -35,7 +35,7 @@ class Comparison:
         round: after which both are compared.
         a: a strategy.
         b: a later one in the configured order.
-        metric: `test_accuracy`, `test_loss`, `worst_client` or `rounds_to_target`.
+        metric: `test_accuracy`, `test_loss` or `rounds_to_target`.
         seeds: with which both have a value, >= 1.
         mean_a: over these seeds; infinite where a loss is.
         mean_b: likewise.

@@ -1,13 +1,13 @@
 """All numbers of one scenario as arrays by strategy, seed and round; and what is compared, with its margin."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from server.results import Entry, LocalRow, RoundRow
+from server.results import Entry, RoundRow
 
 Floats = NDArray[np.float64]
 
@@ -34,7 +34,6 @@ class Metric:
 
 ACCURACY: Final = Metric("test_accuracy", higher=True, margin=0.01)  # 1 point
 LOSS: Final = Metric("test_loss", higher=False, margin=0.05)  # nats
-WORST_CLIENT: Final = Metric("worst_client", higher=True, margin=0.01)
 ROUNDS_TO_TARGET: Final = Metric("rounds_to_target", higher=False, margin=1.0)  # rounds
 
 
@@ -70,40 +69,6 @@ class Panel:
         first = np.where(reached.any(axis=2), reached.argmax(axis=2), self.last + 1).astype(np.float64)
         first[np.isnan(self.accuracy[:, :, self.last])] = np.nan
         return first
-
-    def worst_client(self, local: Iterable[LocalRow], ignored: Mapping[int, Collection[int]]) -> Floats | None:
-        """The lowest accuracy that a global model has on a client's own shard, [strategies, seeds].
-
-        Taken from `accuracy_before` of the last measured round, so it is about the model that this round began with:
-        fairness is a property of the global model, and `accuracy_after` would tell of each client's own one. A run
-        that gave up counts with the last measure that it has, and as the worst possible (minus infinity) without one.
-
-        Args:
-            local: rows of local.csv, also of other scenarios.
-            ignored: per seed the clients that do not count: attackers, and those whose data are corrupted.
-
-        Returns:
-            NaN where there is no measure yet; None if nothing was measured.
-        """
-        measured: dict[tuple[str, int], dict[int, float]] = {}
-        for row in local:
-            if row.scenario != self.scenario or row.round > self.last or row.client in ignored.get(row.seed, ()):
-                continue
-            if row.accuracy_before is not None and row.strategy in self.strategies and row.seed in self.seeds:
-                of_run = measured.setdefault((row.strategy, row.seed), {})
-                of_run[row.round] = min(row.accuracy_before, of_run.get(row.round, 1.0))
-        if not measured:
-            return None
-        final = max(max(of_run) for of_run in measured.values())
-        values = np.full(self.stopped.shape, np.nan)
-        for i, strategy in enumerate(self.strategies):
-            for k, seed in enumerate(self.seeds):
-                of_run = measured.get((strategy, seed), {})
-                if self.stopped[i, k]:
-                    values[i, k] = of_run[max(of_run)] if of_run else WORST_CLIENT.worst
-                elif final in of_run:
-                    values[i, k] = of_run[final]
-        return values
 
 
 def panels_of(rounds: Sequence[RoundRow], stopped: Collection[Entry]) -> list[Panel]:

@@ -1,4 +1,4 @@
-"""How the global model does on each client's own shard, and how far each client goes from it."""
+"""How the global model does on each client's own training data, and how far each client goes from it."""
 
 SOURCE = r"""
 const clients = { strategy: null };
@@ -32,7 +32,7 @@ function clientsFigure(ink, width) {
     margin: { l: 20, r: 18, t: 8, b: 44 },
     hovermode: "closest",
     xaxis: axisOf(ink, {
-      title: narrow ? "accuracy on own shard" : "accuracy of the global model on the client's own shard",
+      title: `accuracy ${narrow ? "" : "of the global model "}on the client's training data`,
       range: [least - 0.04 * (100 - least), 102],
       ticksuffix: " %",
       nticks: narrow ? 5 : 10,
@@ -51,7 +51,7 @@ function clientsFigure(ink, width) {
 
 const isIgnored = (role) => /attacker|outlier/.test(role ?? "");
 
-// From the worst to the best honest client.
+// From the lowest to the highest honest client.
 function rangeOf(rows, i, strategy) {
   const values = rows.map((row) => 100 * row.before);
   return {
@@ -94,6 +94,7 @@ function clientHover(row, strategy, roles) {
   const role = roles[row.client] ? ` (${plain(roles[row.client])})` : "";
   return [
     `<b>client ${row.client}</b>${role}, ${plain(nameOf(strategy))}`,
+    "on its training data:",
     `before training ${told(METRICS.accuracy, row.before)}`,
     `after ${told(METRICS.accuracy, row.after)}`,
     `round ${row.measured}`,
@@ -104,11 +105,13 @@ function clientsSaid() {
   const known = clientsNow();
   if (!known) return `There are no rows about single clients of ${scenarioNow().name}.`;
   const said = [
-    `${scenarioNow().name}, seed ${known.seed}: a mark is a client; bars: from the worst to the best honest one.`,
+    `${scenarioNow().name}, seed ${known.seed}: the model with which the last measured round began,`,
+    `${report.measured}. ${report.not_judged}`,
+    "A mark is a client; bars: from the lowest to the highest honest one.",
   ];
   if (Object.keys(known.roles).length) said.push("✕: attacker, ◇: corrupted data, ◂: slow.");
   if (![...known.lines.values()].flat().some((row) => exists(row.before)))
-    said.push("Clients did not test on their shards yet.");
+    said.push("Clients did not test on their training data yet.");
   return said.join(" ");
 }
 
@@ -120,12 +123,12 @@ function clientTable() {
   const strategies = [...known.lines.keys()];
   const strategy = strategies.includes(clients.strategy) ? clients.strategy : strategies[0];
   const rows = known.lines.get(strategy);
-  const worst = worstOf(rows, known.roles);
+  const lowest = lowestOf(rows, known.roles);
   const heads = ["client", "examples", "before %", "after %", "drift", "cosine", "round", "rej."];
   const share = (value) => (exists(value) ? (100 * value).toFixed(2) : "-");
   const number = (value) => (exists(value) ? String(Number(value.toPrecision(3))) : "-");
   const body = rows.map((row) => {
-    const notes = [known.roles[row.client], row === worst ? "worst" : ""].filter(Boolean).join(", ");
+    const notes = [known.roles[row.client], row === lowest ? "lowest" : ""].filter(Boolean).join(", ");
     const cells = [
       row.examples ?? "-",
       share(row.before),
@@ -152,11 +155,12 @@ function clientTable() {
   holder.replaceChildren(
     element("h3", {}, `${nameOf(strategy)} in ${scenarioNow().name}, seed ${known.seed}`),
     element("div", { className: "wide", tabIndex: 0 }, table),
+    element("p", { className: "note" }, `before, after: accuracy ${report.measured}, before and after its training.`),
   );
   return null;
 }
 
-function worstOf(rows, roles) {
+function lowestOf(rows, roles) {
   const fair = rows.filter((row) => exists(row.before) && !isIgnored(roles[row.client]));
   return fair.reduce((low, row) => (low === null || row.before < low.before ? row : low), null);
 }
@@ -171,8 +175,8 @@ function clientsRows() {
       "role",
       "examples",
       "round",
-      "accuracy_before",
-      "accuracy_after",
+      "accuracy_before_on_training_data",
+      "accuracy_after_on_training_data",
       "update_norm",
       "cosine",
       "rejected",

@@ -16,22 +16,22 @@ const figures = new Map();
 const METRICS = {
   accuracy: { label: "Test accuracy", unit: "%", scale: 100, digits: 2, log: "error" },
   loss: { label: "Test loss", unit: "nats", scale: 1, digits: 3, log: "value" },
-  worst: {
-    label: "Worst client",
+  worst_on_training_data: {
+    label: "Worst client, training data",
     unit: "%",
     scale: 100,
     digits: 2,
     log: "error",
     sparse: true,
-    about: "The lowest accuracy of the global model with which a round began on any client's own shard.",
+    about: `The lowest accuracy of the model with which a round began, ${report.measured}. ${report.not_judged}`,
   },
-  spread: {
-    label: "Best minus worst client",
+  spread_on_training_data: {
+    label: "Best minus worst client, training data",
     unit: "points",
     scale: 100,
     digits: 1,
     sparse: true,
-    about: "How far clients are apart: accuracy of the global model on their own shards.",
+    about: `The same accuracies, the highest minus the lowest: ${report.measured}. ${report.not_judged}`,
   },
   norm: {
     label: "Drift: length of updates",
@@ -56,7 +56,6 @@ const METRICS = {
 const COMPARED = {
   test_accuracy: { label: "Test accuracy", unit: "points", scale: 100, digits: 2 },
   test_loss: { label: "Test loss", unit: "nats", scale: 1, digits: 3 },
-  worst_client: { label: "Worst client", unit: "points", scale: 100, digits: 2 },
   rounds_to_target: { label: "Rounds to the target", unit: "rounds", scale: 1, digits: 1 },
 };
 

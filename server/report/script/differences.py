@@ -107,7 +107,7 @@ function marginBand(metric, ink) {
 }
 
 function sides(ink, metric) {
-  const higher = metric === "test_accuracy" || metric === "worst_client";
+  const higher = metric === "test_accuracy";
   return [
     [0, "left", higher ? "← b better" : "← a better"],
     [1, "right", higher ? "a better →" : "b better →"],
