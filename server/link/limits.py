@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from flwr.app import Message
 from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 
-_TIMES = 2  # a reply holds the model's arrays once; other clients may cut them into smaller pieces, or pack them otherwise
+_TIMES = (
+    2  # a reply holds the model's arrays once; other clients may cut them into smaller pieces, or pack them otherwise
+)
 _SPARE_BYTES, _SPARE_PIECES = 2**20, 64  # for everything that is no array: records of metrics, the message itself
 _BYTES_OF_A_PIECE = 512  # its header, and its name and description in the pieces above it
 
@@ -35,6 +37,4 @@ def reply_limit(message: Message) -> Limit:
     records = message.content.array_records.values() if message.has_content() else ()
     sizes = [len(array.data) for record in records for array in record.values()]
     pieces = sum(1 + max(1, -(-size // FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE)) for size in sizes)
-    return Limit(
-        _TIMES * pieces + _SPARE_PIECES, _TIMES * (sum(sizes) + _BYTES_OF_A_PIECE * pieces) + _SPARE_BYTES
-    )
+    return Limit(_TIMES * pieces + _SPARE_PIECES, _TIMES * (sum(sizes) + _BYTES_OF_A_PIECE * pieces) + _SPARE_BYTES)
