@@ -22,9 +22,8 @@ from client.status import Status
 from client.trainer import warm_up
 from task import wire
 from task.errors import describe
-from task.greeting import Greeting
+from task.greeting import SIGN_OF_LIFE_SECONDS, Greeting
 
-_HEARTBEAT_SECONDS = 5.0
 _SHORTEST_POLL = 0.05  # seconds between two polls of a server that does not hold the line
 _LONGEST_POLL = 0.2
 _LONGEST_RETRY = 2.0
@@ -191,7 +190,7 @@ class Resident:
                         break
 
     def _beat(self) -> None:
-        while not self._stop.wait(_HEARTBEAT_SECONDS):
+        while not self._stop.wait(SIGN_OF_LIFE_SECONDS):
             if self._connected.is_set():
                 self._try(lambda: self._fleet.heartbeat())
 

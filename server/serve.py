@@ -155,6 +155,7 @@ def _host(
     from server.hosting import Clients, Hosting
     from server.link import Link, Tls
     from server.rounds import majority, terms_of
+    from task.greeting import SIGN_OF_LIFE_SECONDS
 
     assert config.clients is not None
     link = Link(
@@ -175,6 +176,11 @@ def _host(
                 screen.warn(warning)
         else:
             screen.warn(INSECURE.format(address=address))
+        if service.patience < 2 * SIGN_OF_LIFE_SECONDS:
+            screen.warn(
+                f"--patience {service.patience:g} may give up a client that is well: one that trains gives a sign of "
+                f"life every {SIGN_OF_LIFE_SECONDS:g} s; {2 * SIGN_OF_LIFE_SECONDS:g} or more is safe"
+            )
         _log.info("listening", extra={"fields": {"address": address, "tls": roster is not None}})
         offer = Background(lambda: _offer_app(link))
         terms = terms_of(config, majority(config), tries=3, deadline=service.round_deadline, recovery=service.patience)

@@ -11,6 +11,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 Topic = Literal["hello", "refused", "over"]
 
+SIGN_OF_LIFE_SECONDS = 5.0  # between two signs of life of a resident client, also while it trains
 _RECORD = "greeting"
 
 

@@ -18,6 +18,9 @@ from task.errors import UserError, describe
 from task.update import Arrays
 
 MODELS = ("cnn", "mlp")
+_SENDABLE = {
+    np.dtype(code).name for code in f"?efd{np.typecodes['AllInteger']}"
+}  # what `np.save` writes and reads back
 
 _building = threading.Lock()
 
@@ -162,4 +165,10 @@ def _own(keras: Any, name: str, input_shape: tuple[int, ...], num_classes: int) 
         raise UserError(f"model {name} gives {output} where (None, {num_classes}) is needed: one value a class")
     if not model.trainable_variables:
         raise UserError(f"model {name} has nothing to train")
+    for variable in model.weights:
+        if str(variable.dtype) not in _SENDABLE:
+            raise UserError(
+                f"model {name}: {variable.path} is of {variable.dtype}, which arrays cannot be sent in; keep weights "
+                "in float32 (the dtype policy mixed_bfloat16 computes in bfloat16 and does)"
+            )
     return model

@@ -299,11 +299,11 @@ def split(dataset: str | Path, clients: int, out: Path) -> Path:
     return out
 
 
-def simulated(folder: Path, *options: Any) -> Path:
-    """The folder of a simulation that finished."""
+def simulated(folder: Path, *options: Any, cwd: Path = ROOT) -> Path:
+    """The folder of a simulation that finished; own models are found from `cwd`."""
     from conftest import run_sim  # which imports this module for its fixtures
 
-    done = run_sim(*options, "--workers", "1", "--out", folder)
+    done = run_sim(*options, "--workers", "1", "--out", folder, cwd=cwd)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 

@@ -512,7 +512,10 @@ def pushed_by(line: Line, node: int, reply: Message) -> None:
     ("content", "reason"),
     [
         (lambda: {"arrays": ArrayRecord([np.random.default_rng(0).random(2**18)])}, "more than twice as large"),
-        (lambda: {str(i): ConfigRecord({"i": i}) for i in range(300)}, "its reply has 302 pieces, its message had"),
+        (
+            lambda: {str(i): ConfigRecord({"i": i}) for i in range(300)},
+            "its reply has 302 pieces, at most 68 are taken",
+        ),
     ],
 )
 def test_a_reply_that_is_too_large_is_refused_before_it_is_whole(line: Line, content: Any, reason: str):
@@ -528,6 +531,20 @@ def test_a_reply_that_is_too_large_is_refused_before_it_is_whole(line: Line, con
     again = line.send(X[0])  # and the next round is as ever
     line.fleet.push(line.answer(pulled(line.fleet)), 0.1)
     assert line.reply_to(again) is not None
+
+
+def test_a_reply_may_have_every_array_of_the_model_however_many_of_them_were_equal_in_its_message(line: Line):
+    """Equal pieces travel once: a fresh model is a fraction of its pieces, and a trained one all of them."""
+    fresh = [np.zeros((), np.float32)] * 700 + [np.zeros(0, np.uint32)] * 700
+    message_id = line.send(*fresh)
+    message = pulled(line.fleet)
+    drifted = [array + np.float32(i) for i, array in enumerate(fresh[:700])] + fresh[700:]
+    TaskIdentity.node_id = TaskIdentity.task_id = line.node
+    line.fleet.push(wire.reply(message, drifted, 10, {"client": 0}), 0.1)
+    reply = line.reply_to(message_id)
+    assert reply is not None and not reply.has_error(), reply
+    arrays = wire.read_reply(reply, fresh)[0].arrays
+    assert [array.tobytes() for array in arrays] == [array.tobytes() for array in drifted]
 
 
 def test_a_reply_that_cannot_be_unpacked_is_an_error_of_its_client_and_of_nobody_else(
@@ -620,6 +637,40 @@ def test_silence_is_borne_for_the_patience_and_no_longer(line: Line, monkeypatch
     told = line.reply_to(message_id)
     assert told is not None
     assert told.error.reason.startswith("no contact with the client for 7")
+
+
+@pytest.mark.parametrize("patience", [6, 60])
+def test_who_is_given_up_is_not_counted_as_reachable_and_no_try_is_spent_on_it(patience: float):
+    """A client is silent for longer than `patience` in the first try, and back while the second one waits for it."""
+    notes = Tries()
+    with closing_link(
+        Link("127.0.0.1", 0, None, open_to_all=True, patience=patience, refused=lambda *told: None)
+    ) as line:
+        looks: list[int] = []
+        line.link.state._seen[line.node] -= patience + 1
+
+        def answer() -> None:
+            line.fleet.push(line.answer(pulled(line.fleet)), 0.1)
+
+        def reachable(clients: Any) -> int:
+            looks.append(line.federation.reachable(clients))
+            if len(looks) == 3:
+                line.fleet.activate()
+                line.as_server()
+                threading.Thread(target=answer, daemon=True).start()
+            return looks[-1]
+
+        one = contestant(InlineGrid({0: mover(1)}))
+        one = replace(
+            one,
+            terms=Terms(quorum=1, tries=2, recovery=PATIENCE),
+            federation=replace(line.federation, reachable=reachable),
+        )
+        line.as_server()
+        final = run_rounds(one, X, 1, 1, notes, Stop())
+    assert looks == [0, 0, 0, 1]
+    assert notes.again_told == [(1, "round 1 brought no valid update from 1 clients; 1 more try")]
+    assert final[0][0, 0] == 1
 
 
 def test_an_expelled_client_is_refused_at_once_and_given_up(line: Line, monkeypatch: pytest.MonkeyPatch):

@@ -202,6 +202,10 @@ def constant(input_shape, num_classes):
     dense = keras.layers.Dense(num_classes, use_bias=False, kernel_regularizer=keras.ops.sum)
     return keras.Sequential([keras.Input(input_shape), keras.layers.Flatten(), dense])
 
+def brief(input_shape, num_classes):
+    dense = keras.layers.Dense(num_classes, dtype="bfloat16")
+    return keras.Sequential([keras.Input(input_shape), keras.layers.Flatten(), dense])
+
 def narrow(input_shape):
     return keras.Sequential([keras.Input(input_shape), keras.layers.Flatten(), keras.layers.Dense(2)])
 """
@@ -258,6 +262,7 @@ def test_local_norm_is_how_far_a_constant_gradient_moves_the_real_model(momentum
         ("own_model:gone", "AttributeError"),
         ("own_model:nothing", "returned int, not a Keras model"),
         ("own_model:broken", "RuntimeError: no such luck"),
+        ("own_model:brief", "kernel is of bfloat16, which arrays cannot be sent in; keep weights in float32"),
         ("own_model:narrow", r"gives \(None, 2\) where \(None, 3\) is needed"),
     ],
 )

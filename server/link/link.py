@@ -38,10 +38,11 @@ from server.link.grid import LinkGrid
 from server.link.lines import Address, Lines
 from server.link.state import LinkState
 from task.errors import UserError, describe
+from task.greeting import SIGN_OF_LIFE_SECONDS
 
 Refused = Callable[[str, bytes, int, str], None]
 
-_IN_CONTACT = 15.0  # seconds since the last sign of life: a resident client gives one every 5, also while it trains
+_LONGEST_CONTACT = 3 * SIGN_OF_LIFE_SECONDS  # of silence
 _TLS_RECORD = b"\x16\x03"  # what a TLS handshake begins with, and HTTP never
 _log = logging.getLogger("fedarena")
 
@@ -140,10 +141,8 @@ class Link:
         self.run.fab_hash = self.state.store_fab(fab)
 
     def is_here(self, node: int) -> bool:
-        """Whether a node has come, has not left, and shows signs of life."""
-        if self.state.has_left(node):
-            return False
-        return self._door.is_polling(node) or self.state.seconds_since(node) < _IN_CONTACT
+        """Whether a node has come, has not left, and shows signs of life; never of one that `_lost` gives up."""
+        return not self.state.has_left(node) and self._silence(node) < min(_LONGEST_CONTACT, self._patience)
 
     def arrived(self) -> Mapping[int, str]:
         """The nodes that have come, each with a mark that changes when it starts anew."""
@@ -172,13 +171,18 @@ class Link:
         key = self.state.nodes[node].public_key
         return self._lines.is_taken(key, polling=self._door.is_polling(node))
 
+    def _silence(self, node: int) -> float:
+        """Return for how many seconds a node has shown no sign of life: the one clock by which it is judged."""
+        return 0.0 if self._door.is_polling(node) else self.state.seconds_since(node)
+
     def _lost(self, node: int) -> str | None:
+        """Return why a node that owes a reply is given up; None while it is waited for."""
         if self.state.was_expelled(node):
             return "the client was revoked"
         if self.state.has_left(node):
             return "the client has left"
-        silent = self.state.seconds_since(node)
-        if self._door.is_polling(node) or silent < self._patience:
+        silent = self._silence(node)
+        if silent < self._patience:
             return None
         if silent == float("inf"):
             return "the client has not come back since the server started"

@@ -23,11 +23,10 @@ from flwr.supercore.object_store import NoObjectInStoreError
 from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 from flwr.superlink.federation import NoOpFederationManager
 
-from task import wire
+from server.link.limits import Limit, reply_limit
 from task.errors import describe
 
 TAKEN = "connected already"  # what a second process of the same client is told
-_SPARE_BYTES, _SPARE_PIECES = 2**20, 64  # that a reply may have beyond twice the message that it answers
 
 
 @dataclass
@@ -45,6 +44,7 @@ class _Parcel:
     header: Message  # without content
     tree: ObjectTree
     objects: dict[str, InflatableObject]
+    limit: Limit  # of its reply
 
     @property
     def id(self) -> str:
@@ -87,7 +87,6 @@ class LinkState(InMemoryLinkState):
         self._to_node, self._from_node, self._is_taken = to_node, from_node, is_taken
         self._waiting: defaultdict[int, dict[str, _Parcel]] = defaultdict(dict)  # by node; delivery not confirmed
         self._unanswered: dict[str, _Parcel] = {}
-        self._sent_bytes: dict[str, int] = {}  # by message
         self._pushes: dict[str, _Push] = {}  # by session
         self._refused: dict[str, str] = {}  # by message: why its reply is not taken
         self._seen: dict[int, float] = {}
@@ -115,11 +114,13 @@ class LinkState(InMemoryLinkState):
         """
         message.metadata.__dict__["_message_id"] = message.object_id
         parcel = _Parcel(
-            remove_content_from_message(message), get_object_tree(message), get_all_nested_objects(message)
+            remove_content_from_message(message),
+            get_object_tree(message),
+            get_all_nested_objects(message),
+            reply_limit(message),
         )
         with self.lock:
             self._unanswered[parcel.id] = parcel
-            self._sent_bytes[parcel.id] = wire.array_bytes(message)
             self._store(parcel)
         self._to_node(parcel.node)
         return parcel.id
@@ -167,7 +168,6 @@ class LinkState(InMemoryLinkState):
             self._drop_reply(message_id)
             self.object_store.delete(message_id)
             self.delete_messages({message_id})
-            self._sent_bytes.pop(message_id, None)
             self._refused.pop(message_id, None)
 
     def seconds_since(self, node: int) -> float:
@@ -250,11 +250,11 @@ class LinkState(InMemoryLinkState):
                 self._cleanup_push_session(session_id, cleanup_messages=False)
                 return False, []
             pieces = sum(1 for _ in iterate_object_tree(object_tree))
-            if pieces > 2 * len(asked.objects) + _SPARE_PIECES:
-                self._refuse(answers, f"its reply has {pieces} pieces, its message had {len(asked.objects)}")
+            if pieces > asked.limit.pieces:
+                self._refuse(answers, f"its reply has {pieces} pieces, at most {asked.limit.pieces} are taken")
                 self._cleanup_push_session(session_id, cleanup_messages=False)
                 return False, []
-            self._pushes[session_id] = _Push(answers, 2 * self._sent_bytes[answers] + _SPARE_BYTES)
+            self._pushes[session_id] = _Push(answers, asked.limit.bytes)
         stored, missing = super().store_message_and_object_tree(message, object_tree, session_id)
         if not missing:
             self._cleanup_push_session(session_id, cleanup_messages=False)
