@@ -4,6 +4,7 @@ Flower's own `Strategy.start` cannot stop, resume or leave a lost client behind;
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -142,8 +143,8 @@ def run_rounds(contestant: Contestant, arrays: Arrays, first: int, last: int, jo
     Returns:
         The final global arrays.
 
-    A round whose result is not finite, or that leaves the next round's clients without finite updates, is played once
-    more with its updates held, to find and reject those that made it so; see `server.examine`.
+    A round whose result or test loss is not finite, or after which most updates are not, is played once more with its
+    updates held, to find and reject those that made it so; see `server.examine`.
 
     Raises:
         Stopped: if in every try a round has fewer valid updates than its quorum, or what the strategy makes of them is
@@ -181,31 +182,47 @@ class _Course:
             attempt = _Round(contestant, number, arrays, self._journal, self._stop, examined)
             before = contestant.memory
             new = attempt.train()
-            saved = self._back(attempt)
-            if saved:
+            if saved := self._back(attempt):
                 return number - 1, saved.arrays
+            accuracy, loss = (0.0, math.nan) if new is None else contestant.evaluate(new)
+            if not examined and (why := self._unusable(attempt, new, loss)):
+                contestant.remember(before)
+                self._examined.add(number)
+                self._journal.again(entry, number, f"{why}; played again to find whose updates made it so")
+                return number, arrays
             if new is not None:
-                attempt.record(new)
-                self._last = _Past(number, attempt.spoiled, attempt.largest)
+                attempt.record(new, accuracy, loss)
+                self._last = _Past(number, math.isfinite(loss) and not attempt.spoiled, attempt.largest)
                 return number + 1, new
             contestant.remember(before)  # a round that does not count is not remembered either
-            if self._examinable and not examined and attempt.examinable:
-                self._examined.add(number)
-                self._journal.again(entry, number, f"{attempt.told}; played again to find whose updates made it so")
-                return number, arrays
             reason = attempt.told + self._hint(attempt)
             if left:
                 self._journal.again(entry, number, f"{reason}; {left} more {'try' if left == 1 else 'tries'}")
                 _recover(contestant, attempt.clients.values(), self._stop)
         raise Stopped(reason)
 
-    def _back(self, attempt: "_Round") -> Saved | None:
-        """The contestant before the last round, which is to be played again; None: it is not.
+    def _unusable(self, attempt: "_Round", new: Arrays | None, loss: float) -> str:
+        """Why this round is to be examined; "": it is not, or some of its updates could not be left out."""
+        if not (self._examinable and most_left_out(attempt.updates, attempt.quorum)):
+            return ""
+        if new is None:
+            return attempt.told if attempt.without_model else ""
+        if math.isfinite(loss) or not self._was_sound:
+            return ""
+        return f"round {attempt.number} made a model whose test loss is {loss} from {attempt.accepted} valid updates"
 
-        A round after one with as few finite updates says nothing new of it.
+    @property
+    def _was_sound(self) -> bool:
+        """Whether the last round's model was usable, as far as is known: of an unusable one nothing sound comes."""
+        return self._last is None or self._last.sound
+
+    def _back(self, attempt: "_Round") -> Saved | None:
+        """The contestant before the last round, which is to be examined, now that this one shows its model unusable.
+
+        None: it is not.
         """
         earlier = attempt.number - 1
-        known = earlier < 1 or earlier in self._examined or (self._last is not None and self._last.spoiled)
+        known = earlier < 1 or earlier in self._examined or not self._was_sound
         if known or not attempt.spoiled or not self._examinable:
             return None
         self._examined.add(earlier)
@@ -231,7 +248,7 @@ class _Past(NamedTuple):
     """What is kept of the last finished round."""
 
     number: int
-    spoiled: bool
+    sound: bool  # its test loss is finite, and so were most of its updates
     largest: str
 
 
@@ -274,13 +291,17 @@ class _Round:
     @property
     def without_model(self) -> bool:
         """Of a round that gave no arrays: whether that was in spite of enough valid updates."""
-        return bool(self.failure) or self.accepted >= self.contestant.terms.quorum
+        return bool(self.failure) or self.accepted >= self.quorum
 
     @property
-    def examinable(self) -> bool:
-        """Whether it is without a model, and some of its updates may be left out."""
-        updates = len(self.clients) if self.failure else self.accepted
-        return self.without_model and most_left_out(updates, self.contestant.terms.quorum) > 0
+    def updates(self) -> int:
+        """How many there are to be used, as far as is known: a rule that fails may not have seen all."""
+        return len(self.clients) if self.failure else self.accepted
+
+    @property
+    def quorum(self) -> int:
+        """As the terms have it."""
+        return self.contestant.terms.quorum
 
     @property
     def largest(self) -> str:
@@ -291,7 +312,7 @@ class _Round:
     @property
     def told(self) -> str:
         """What is to say of a round that does not count."""
-        of, quorum = f"{len(self.clients)} clients", self.contestant.terms.quorum
+        of, quorum = f"{len(self.clients)} clients", self.quorum
         if self.failure:
             return self.failure
         if self.accepted >= quorum:
@@ -300,9 +321,8 @@ class _Round:
             return f"round {self.number} brought no valid update from {of}"
         return f"round {self.number} brought {self.accepted} valid updates from {of}, {quorum} are needed"
 
-    def record(self, new: Arrays) -> None:
-        """Evaluate the new global arrays, and pass the round on to the journal."""
-        accuracy, loss = self.contestant.evaluate(new)
+    def record(self, new: Arrays, accuracy: float, loss: float) -> None:
+        """Pass the round on to the journal, with the test of the new global arrays."""
         row = RoundRow(
             *self.contestant.entry,
             self.number,
@@ -386,7 +406,7 @@ class _Round:
         except (Stopped, Broken):
             raise
         except Exception as error:
-            if self.examine or not most_left_out(len(self.clients), self.contestant.terms.quorum):
+            if self.examine or not most_left_out(len(self.clients), self.quorum):
                 raise
             self.failure = self._failed(error)
             return None
