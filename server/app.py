@@ -22,7 +22,8 @@ from task.errors import UserError
 
 app = ServerApp()
 
-_NONE_AS_0 = ("sample", "steps", "quorum", "tries", "max_update_norm")  # Flower's configurations have no None
+# Flower's configurations have no None.
+_NONE_AS_0 = ("sample", "steps", "quorum", "tries", "max_update_norm", "max_relative_norm")
 
 
 @app.main()

@@ -109,6 +109,22 @@ class Checkpoints:
             tell(f"{entry.key}: {'; '.join(passed)}; {where}")
         return found
 
+    def at(self, entry: Entry, number: int) -> Saved | None:
+        """The checkpoint of this round; None if it is not kept, or damaged."""
+        with suppress(OSError, ValueError, UserError):
+            return self._load(entry, self._file(entry, number))
+        return None
+
+    def drop(self, entry: Entry, first: int) -> None:
+        """Delete the checkpoints of this round and later ones.
+
+        Raises:
+            OSError: one cannot be deleted.
+        """
+        for file in self._files(entry):
+            if file >= self._file(entry, first):
+                file.unlink(missing_ok=True)
+
     def check(self, entry: Entry) -> None:
         """Refuse, before anything is changed, to go on from a checkpoint that does not belong to this run.
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from server.checkpoint import digest
+from server.checkpoint import Saved, digest
 from server.recorder import Recorder
 from server.results import Entry, LocalRow, RoundRow
 from server.rounds import Contestant, run_rounds
@@ -116,3 +116,9 @@ class _Last:
     def round(self, row: RoundRow, arrays: Arrays, memory: Memory, local: Sequence[LocalRow]) -> None:
         self._recorder.round(row, arrays, memory, local)
         self.round_number, self.arrays = row.round, arrays
+
+    def back(self, entry: Entry, server_round: int, reason: str) -> Saved | None:
+        saved = self._recorder.back(entry, server_round, reason)
+        if saved:
+            self.round_number, self.arrays = saved.round, saved.arrays
+        return saved

@@ -46,6 +46,11 @@ class Drift:
             if len(self._kept) * self._size > _KEPT_BYTES:
                 self._kept = None
 
+    def largest(self) -> tuple[int, float] | None:
+        """The client whose update has the largest norm, and that norm; None without updates."""
+        largest = max(self._measured, key=lambda one: (one[2], -one[0]), default=None)
+        return None if largest is None else (largest[0], largest[2])
+
     def rows(self, new: Arrays) -> Iterator[Measures]:
         """The measures by client, ascending, once the new global arrays are known."""
         step = _difference(new, self._x)

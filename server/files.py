@@ -111,6 +111,17 @@ class RowFile(Generic[Row]):
         self._replace(rows)
         self._file = self._open()
 
+    def keep(self, wanted: Callable[[Row], bool]) -> None:
+        """Drop all other rows, atomically.
+
+        Raises:
+            UserError: the file holds something else than such rows.
+        """
+        rows = self.read()
+        kept = [row for row in rows if wanted(row)]
+        if len(kept) < len(rows):
+            self.rewrite(kept)
+
     def read(self) -> list[Row]:
         """All rows.
 

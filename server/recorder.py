@@ -85,8 +85,22 @@ class Recorder:
     def again(self, entry: Entry, server_round: int, reason: str) -> None:
         """A round is played once more; only its last try has rows."""
         with writing(self._folder.path):
-            self._folder.drop_round(entry, server_round)
+            self._folder.drop_rounds(entry, server_round)
         self._screen.note(f"{entry.key}: {reason}")
+
+    def back(self, entry: Entry, server_round: int, reason: str) -> Saved | None:
+        """A finished round and what followed are played again: go back to the checkpoint before it, as a resume does.
+
+        The checkpoint goes first, so that a kill at any moment leaves what `server.starts` goes on from.
+        """
+        saved = self.checkpoints.at(entry, server_round - 1)
+        if saved is None:
+            return None
+        with writing(self._folder.path):
+            self.checkpoints.drop(entry, server_round)
+            self._folder.drop_rounds(entry, server_round)
+        self._screen.note(f"{entry.key}: {reason}")
+        return saved
 
     def note(self, text: str) -> None:
         """Something that the user should know, in one line."""

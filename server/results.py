@@ -241,9 +241,9 @@ class RunFolder:
                 contestants that are not in it.
         """
         with self._lock:
-            self._rounds.rewrite([row for row in self._rounds.read() if row.round <= last.get(row.entry, -1)])
-            self._clients.rewrite([row for row in self._clients.read() if row.round <= last.get(row.entry, -1)])
-            self._local.rewrite([row for row in self._local.read() if row.round <= last.get(row.entry, -1)])
+            self._rounds.keep(lambda row: row.round <= last.get(row.entry, -1))
+            self._clients.keep(lambda row: row.round <= last.get(row.entry, -1))
+            self._local.keep(lambda row: row.round <= last.get(row.entry, -1))
 
     def complete(self) -> dict[Entry, int]:
         """Up to which round the tables hold every row of a contestant, each once; who is not in it has no row of 0.
@@ -265,11 +265,12 @@ class RunFolder:
                 last[row.entry] = row.round
         return last
 
-    def drop_round(self, entry: Entry, server_round: int) -> None:
-        """Drop what clients.csv says of one round of a contestant: it is played again."""
+    def drop_rounds(self, entry: Entry, first: int) -> None:
+        """Drop the rows of a contestant from round `first` on: they are played again."""
         with self._lock:
-            rows = self._clients.read()
-            self._clients.rewrite([row for row in rows if row.entry != entry or row.round != server_round])
+            self._rounds.keep(lambda row: row.entry != entry or row.round < first)
+            self._clients.keep(lambda row: row.entry != entry or row.round < first)
+            self._local.keep(lambda row: row.entry != entry or row.round < first)
 
     def write_run(self, run: Mapping[str, Any]) -> None:
         """Replace run.json.

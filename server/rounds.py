@@ -4,22 +4,25 @@ Flower's own `Strategy.start` cannot stop, resume or leave a lost client behind;
 """
 
 import logging
+import math
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from flwr.app import Message
+from flwr.app import ArrayRecord, Message
 from flwr.serverapp.strategy import Strategy
 
+from server.checkpoint import Saved
 from server.conditions import Conditions, Fate
 from server.drift import Drift
+from server.examine import examination, most_left_out
 from server.federation import Chosen, Federation
 from server.replies import replies
 from server.results import ClientRow, Entry, LocalRow, RoundRow
 from server.stop import Broken, Stop, Stopped
 from strategies.base import Shell, conform, needs_of
-from strategies.gate import Expected, Verdict, screen
+from strategies.gate import Expected, Review, Verdict, relative_norm, screen
 from task import seeds, wire
 from task.config import RunConfig
 from task.errors import describe
@@ -42,6 +45,13 @@ class Journal(Protocol):
     def again(self, entry: Entry, server_round: int, reason: str) -> None:
         """A round came to nothing and is played once more: what was told of its clients does not count."""
 
+    def back(self, entry: Entry, server_round: int, reason: str) -> Saved | None:
+        """A round that was finished, and those after it, are played again: nothing that was told of them counts.
+
+        Returns:
+            The contestant as it was before that round; None if that is not kept, and then nothing changes.
+        """
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -53,6 +63,7 @@ class Terms:
         tries: how often a round is played before its contestant stops with what it has, >= 1.
         recovery: seconds that a new try waits for enough clients to be reachable.
         max_norm: the largest L2 norm of an update that is used; None: any.
+        max_relative_norm: the same as a multiple of the round's median norm, > 1; None: any.
     """
 
     deadline: float | None = None
@@ -60,6 +71,7 @@ class Terms:
     tries: int = 1
     recovery: float = 0.0
     max_norm: float | None = None
+    max_relative_norm: float | None = None
 
 
 def majority(config: RunConfig) -> int:
@@ -77,7 +89,13 @@ def terms_of(config: RunConfig, quorum: int = 1, tries: int = 1, **others: Any) 
         others: fields of `Terms` that are not of a configuration.
     """
     tries = config.tries or (3 if config.quorum else tries)
-    return Terms(quorum=config.quorum or quorum, tries=tries, max_norm=config.max_update_norm, **others)
+    return Terms(
+        quorum=config.quorum or quorum,
+        tries=tries,
+        max_norm=config.max_update_norm,
+        max_relative_norm=config.max_relative_norm,
+        **others,
+    )
 
 
 @dataclass(frozen=True)
@@ -125,6 +143,9 @@ def run_rounds(contestant: Contestant, arrays: Arrays, first: int, last: int, jo
     Returns:
         The final global arrays.
 
+    A round whose result or test loss is not finite, or after which most updates are not, is played once more with its
+    updates held, to find and reject those that made it so; see `server.examine`.
+
     Raises:
         Stopped: if in every try a round has fewer valid updates than its quorum, or what the strategy makes of them is
             not finite; the strategy fails; or `stop` is set.
@@ -134,25 +155,101 @@ def run_rounds(contestant: Contestant, arrays: Arrays, first: int, last: int, jo
     if first == 0:
         accuracy, loss = contestant.evaluate(arrays)
         journal.round(RoundRow(*contestant.entry, 0, accuracy, loss, 0, 0, 0, 0, 0.0), arrays, contestant.memory, ())
-    for server_round in range(max(first, 1), last + 1):
-        arrays = _play(contestant, server_round, arrays, journal, stop)
+    course, server_round = _Course(contestant, journal, stop), max(first, 1)
+    while server_round <= last:
+        server_round, arrays = course.play(server_round, arrays)
     return arrays
 
 
-def _play(contestant: Contestant, server_round: int, arrays: Arrays, journal: Journal, stop: Stop) -> Arrays:
-    """One round, in as many tries as its terms allow."""
-    terms = contestant.terms
-    for left in reversed(range(terms.tries)):
-        attempt, before = _Round(contestant, server_round, arrays, journal, stop), contestant.memory
-        new = attempt.play()
-        if new is not None:
-            return new
-        contestant.remember(before)  # a round that does not count is not remembered either
-        if left:
-            reason = f"{attempt.told}; {left} more {'try' if left == 1 else 'tries'}"
-            journal.again(contestant.entry, server_round, reason)
-            _recover(contestant, attempt.clients.values(), stop)
-    raise Stopped(attempt.told)
+class _Course:
+    """The rounds of one contestant, each examined at most once, so that their number is bounded."""
+
+    def __init__(self, contestant: Contestant, journal: Journal, stop: Stop) -> None:
+        self._contestant, self._journal, self._stop = contestant, journal, stop
+        self._examinable = isinstance(contestant.strategy, Shell)  # what others remember is not known
+        self._examined: set[int] = set()
+        self._last: _Past | None = None
+
+    def play(self, number: int, arrays: Arrays) -> tuple[int, Arrays]:
+        """Play one round in as many tries as its terms allow.
+
+        Returns:
+            The round to play next and the global arrays that it begins with.
+        """
+        contestant, entry = self._contestant, self._contestant.entry
+        examined = number in self._examined
+        for left in reversed(range(contestant.terms.tries)):
+            attempt = _Round(contestant, number, arrays, self._journal, self._stop, examined)
+            before = contestant.memory
+            new = attempt.train()
+            if saved := self._back(attempt):
+                return number - 1, saved.arrays
+            accuracy, loss = (0.0, math.nan) if new is None else contestant.evaluate(new)
+            if not examined and (why := self._unusable(attempt, new, loss)):
+                contestant.remember(before)
+                self._examined.add(number)
+                self._journal.again(entry, number, f"{why}; played again to find whose updates made it so")
+                return number, arrays
+            if new is not None:
+                attempt.record(new, accuracy, loss)
+                self._last = _Past(number, math.isfinite(loss) and not attempt.spoiled, attempt.largest)
+                return number + 1, new
+            contestant.remember(before)  # a round that does not count is not remembered either
+            reason = attempt.told + self._hint(attempt)
+            if left:
+                self._journal.again(entry, number, f"{reason}; {left} more {'try' if left == 1 else 'tries'}")
+                _recover(contestant, attempt.clients.values(), self._stop)
+        raise Stopped(reason)
+
+    def _unusable(self, attempt: "_Round", new: Arrays | None, loss: float) -> str:
+        """Why this round is to be examined; "": it is not, or some of its updates could not be left out."""
+        if not (self._examinable and most_left_out(attempt.updates, attempt.quorum)):
+            return ""
+        if new is None:
+            return attempt.told if attempt.without_model else ""
+        if math.isfinite(loss) or not self._was_sound:
+            return ""
+        return f"round {attempt.number} made a model whose test loss is {loss} from {attempt.accepted} valid updates"
+
+    @property
+    def _was_sound(self) -> bool:
+        """Whether the last round's model was usable, as far as is known: of an unusable one nothing sound comes."""
+        return self._last is None or self._last.sound
+
+    def _back(self, attempt: "_Round") -> Saved | None:
+        """The contestant before the last round, which is to be examined, now that this one shows its model unusable.
+
+        None: it is not.
+        """
+        earlier = attempt.number - 1
+        known = earlier < 1 or earlier in self._examined or not self._was_sound
+        if known or not attempt.spoiled or not self._examinable:
+            return None
+        self._examined.add(earlier)
+        reason = f"{attempt.not_finite} of {attempt.replied} updates of round {attempt.number} are not finite"
+        reason += f"; round {earlier} is played again to find whose updates made it so"
+        saved = self._journal.back(self._contestant.entry, earlier, reason)
+        if saved:
+            self._contestant.remember(saved.memory)
+            self._last = None
+        return saved
+
+    def _hint(self, attempt: "_Round") -> str:
+        """Whose update to look at where nobody was found."""
+        if attempt.spoiled:
+            earlier = (
+                f"; in round {self._last.number} {self._last.largest}" if self._last and self._last.largest else ""
+            )
+            return f" ({attempt.not_finite} of {attempt.replied} were not finite){earlier}"
+        return f"; {attempt.largest}" if attempt.without_model and attempt.largest else ""
+
+
+class _Past(NamedTuple):
+    """What is kept of the last finished round."""
+
+    number: int
+    sound: bool  # its test loss is finite, and so were most of its updates
+    largest: str
 
 
 def _recover(contestant: Contestant, clients: Collection[int], stop: Stop) -> None:
@@ -166,32 +263,66 @@ def _recover(contestant: Contestant, clients: Collection[int], stop: Stop) -> No
 class _Round:
     """One try of one round: what was sent, what came back."""
 
-    def __init__(self, contestant: Contestant, server_round: int, arrays: Arrays, journal: Journal, stop: Stop) -> None:
+    def __init__(
+        self,
+        contestant: Contestant,
+        server_round: int,
+        arrays: Arrays,
+        journal: Journal,
+        stop: Stop,
+        examine: bool,
+    ) -> None:
         self.contestant, self.number, self.arrays = contestant, server_round, arrays
         self.journal, self.stop = journal, stop
         federation = contestant.federation
         chosen = choose(len(federation.nodes), contestant.sample, contestant.entry.seed, server_round)
         self.clients = {federation.nodes[client]: client for client in chosen}
         self.accepted = self.refused = self.bytes_up = self.bytes_down = 0
+        self.replied = self.not_finite = 0  # how many sent an update, and one that is not finite
+        self.examine, self.begun = examine, time.perf_counter()
+        self.failure = ""
         self.drift = Drift(arrays)
+
+    @property
+    def spoiled(self) -> bool:
+        """Whether most of its updates were not finite: the global model that they began with was unusable."""
+        return 2 * self.not_finite > self.replied
+
+    @property
+    def without_model(self) -> bool:
+        """Of a round that gave no arrays: whether that was in spite of enough valid updates."""
+        return bool(self.failure) or self.accepted >= self.quorum
+
+    @property
+    def updates(self) -> int:
+        """How many there are to be used, as far as is known: a rule that fails may not have seen all."""
+        return len(self.clients) if self.failure else self.accepted
+
+    @property
+    def quorum(self) -> int:
+        """As the terms have it."""
+        return self.contestant.terms.quorum
+
+    @property
+    def largest(self) -> str:
+        """Whose valid update goes farthest; "": there is none."""
+        found = self.drift.largest()
+        return f"the largest update is that of client {found[0]} (norm {found[1]:.3g})" if found else ""
 
     @property
     def told(self) -> str:
         """What is to say of a round that does not count."""
-        of, quorum = f"{len(self.clients)} clients", self.contestant.terms.quorum
+        of, quorum = f"{len(self.clients)} clients", self.quorum
+        if self.failure:
+            return self.failure
         if self.accepted >= quorum:
             return f"round {self.number} gave no finite model from the {self.accepted} valid updates of {of}"
         if quorum == 1:
             return f"round {self.number} brought no valid update from {of}"
         return f"round {self.number} brought {self.accepted} valid updates from {of}, {quorum} are needed"
 
-    def play(self) -> Arrays | None:
-        """The new global arrays; None without a quorum."""
-        begun = time.perf_counter()
-        new = self._train()
-        if new is None:
-            return None
-        accuracy, loss = self.contestant.evaluate(new)
+    def record(self, new: Arrays, accuracy: float, loss: float) -> None:
+        """Pass the round on to the journal, with the test of the new global arrays."""
         row = RoundRow(
             *self.contestant.entry,
             self.number,
@@ -201,7 +332,7 @@ class _Round:
             self.refused,
             self.bytes_up,
             self.bytes_down,
-            time.perf_counter() - begun,
+            time.perf_counter() - self.begun,
         )
         entry = self.contestant.entry
         local = [
@@ -209,9 +340,9 @@ class _Round:
             for m in self.drift.rows(new)
         ]
         self.journal.round(row, new, self.contestant.memory, local)
-        return new
 
-    def _train(self) -> Arrays | None:
+    def train(self) -> Arrays | None:
+        """The new global arrays; None without a quorum, or if they are not finite."""
         strategy, grid = self.contestant.strategy, self.contestant.federation.grid
         needs = needs_of(strategy)
         fates = self._fates()
@@ -235,14 +366,17 @@ class _Round:
             del messages
             terms = self.contestant.terms
             examples = self.contestant.examples
-            expected = Expected(self.arrays, needs, dict(waiting), self.clients, examples, terms.max_norm)
+            asked = dict(waiting)
+            expected = Expected(
+                self.arrays, needs, asked, self.clients, examples, terms.max_norm, tuple(self._reviews())
+            )
             deadline = terms.deadline
             came: Iterable[Message] = replies(self.contestant.federation, waiting, self._report, self.stop, deadline)
             if self.contestant.conditions:
                 came = self.contestant.conditions.turn(self.number, self.arrays, came, self.clients)
             if isinstance(strategy, Shell):
                 strategy.report, strategy.expected = self._report, expected
-                result, _ = strategy.aggregate_train(self.number, came)
+                result = self._aggregate(strategy, came)
             else:
                 # Strategies of others add up in the order of the replies: give them always the same one.
                 passed = sorted(screen(came, expected, self._report), key=self._client_of)
@@ -255,7 +389,30 @@ class _Round:
         except (Stopped, Broken):
             raise
         except Exception as error:  # a strategy of the user's may raise anything; the others go on
-            raise Stopped(f"the strategy failed in round {self.number}: {describe(error)}") from error
+            raise Stopped(self._failed(error)) from error
+
+    def _reviews(self) -> Iterator[Review]:
+        """What looks at all valid updates together."""
+        terms, strategy = self.contestant.terms, self.contestant.strategy
+        if terms.max_relative_norm is not None:
+            yield relative_norm(self.arrays, terms.max_relative_norm)
+        if self.examine and isinstance(strategy, Shell):
+            yield examination(strategy, self.arrays, terms.quorum, self._client_of)
+
+    def _aggregate(self, strategy: Shell, came: Iterable[Message]) -> ArrayRecord | None:
+        """What the rule makes of the replies. Where it raises, an examination may find whose update it cannot take."""
+        try:
+            return strategy.aggregate_train(self.number, came)[0]
+        except (Stopped, Broken):
+            raise
+        except Exception as error:
+            if self.examine or not most_left_out(len(self.clients), self.quorum):
+                raise
+            self.failure = self._failed(error)
+            return None
+
+    def _failed(self, error: Exception) -> str:
+        return f"the strategy failed in round {self.number}: {describe(error)}"
 
     def _fates(self) -> dict[int, Fate]:
         """What the scenario has in store for each node; those that take no part are reported at once."""
@@ -287,6 +444,8 @@ class _Round:
         if conditions and self.clients[verdict.node_id] in conditions.attackers:
             verdict = replace(verdict, expected=True)
         self.bytes_up += verdict.bytes_up
+        self.replied += verdict.status != "failed"
+        self.not_finite += verdict.not_finite
         if verdict.status == "ok":
             self.accepted += 1
             assert update is not None

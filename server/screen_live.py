@@ -91,10 +91,10 @@ class Live(Silent):
     def round(self, row: RoundRow) -> None:
         """A bar grows."""
         with self._lock:
+            if row.round > self._done.get(row.entry, 0):  # a round that is played again counts once
+                self._finished.append(time.monotonic())
             super().round(row)
             self._scores[row.entry] = row
-            if row.round > self._start.get(row.entry, 0):
-                self._finished.append(time.monotonic())
             self._changed.set()
 
     def ended(self, entry: Entry, reason: str | None) -> None:

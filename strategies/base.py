@@ -20,7 +20,7 @@ from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 from flwr.serverapp.strategy import Strategy
 
-from strategies.gate import Expected, Report, Verdict, screen, unreported
+from strategies.gate import Expected, Passed, Report, Verdict, screen, unreported
 from strategies.kernels import all_finite
 from task import wire
 from task.config import Training
@@ -157,13 +157,26 @@ class Shell(FlowerFedAvg):
         first = next(updates, None)
         if first is None:
             return None, None
-        before = self.memory
-        with np.errstate(all="ignore"):  # what overflows is found below
-            new = self._apply(chain([first], updates))
-        if not all(all_finite(array) for some in (new, *self.memory.values()) for array in some):
-            self.memory = before
+        result = self._finite(chain([first], updates))
+        if result is None:
             return None, None
+        new, self.memory = result
         return wire.record(new), tally.metrics()
+
+    def outcome(self, passed: Iterable[Passed]) -> tuple[Arrays, Memory] | None:
+        """What the rule would make of these updates in this round: new global arrays and memory; nothing is kept.
+
+        Returns:
+            None if the rule fails, or a value is not finite.
+        """
+        try:
+            return self._finite(self._numbered(*one) for one in passed)
+        except Exception:  # noqa: BLE001 - whatever the updates made it raise, there is no model
+            return None
+
+    def shared(self, memory: Memory) -> Memory:
+        """The part of the memory that moves the model or goes to more than one client."""
+        return memory
 
     def _answers(self) -> Expected:
         """What the replies have to be where nobody said so: Flower's grid has given the messages their ids."""
@@ -174,8 +187,15 @@ class Shell(FlowerFedAvg):
         """The update under the client's number that the rule is to see."""
         return update
 
-    def _apply(self, updates: Iterable[Update]) -> Arrays:
-        return type(self).rule(self._global, updates, **self.options)
+    def _finite(self, updates: Iterable[Update]) -> tuple[Arrays, Memory] | None:
+        """New global arrays and memory; None if a value is not finite."""
+        with np.errstate(all="ignore"):  # what overflows is found here
+            new, memory = self._apply(updates)
+        finite = all(all_finite(array) for some in (new, *memory.values()) for array in some)
+        return (new, memory) if finite else None
+
+    def _apply(self, updates: Iterable[Update]) -> tuple[Arrays, Memory]:
+        return type(self).rule(self._global, updates, **self.options), self.memory
 
 
 class _Tally:

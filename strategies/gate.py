@@ -1,8 +1,9 @@
 """The gate: every reply passes it before any rule sees it, or is refused by client and with a reason."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import Literal
 
 from flwr.app import Message
@@ -10,7 +11,9 @@ from flwr.app import Message
 from strategies.kernels import squared_distances
 from task import wire
 from task.errors import one_line
-from task.update import Arrays, Facts, Update, check_facts, check_update
+from task.update import Arrays, Facts, NotFinite, Update, check_facts, check_update
+
+_MAJORITY = 3  # of fewer updates none can be told from the others
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,14 @@ class Verdict:
     bytes_up: int = 0
     expected: bool = False  # the scenario asked for it: no news to anybody
     stray: bool = False  # nobody asked for it: whoever was asked has a word of its own
+    not_finite: bool = False  # rejected because its arrays hold NaN or infinity
 
 
 Report = Callable[[Verdict], None]
+
+Passed = tuple[Message, Update]
+Review = Callable[[Sequence[Passed]], Mapping[int, str]]
+"""Looks at all valid updates of a round together; returns which of them are rejected, by position, and why."""
 
 
 def unreported(_: Verdict) -> None:
@@ -48,6 +56,8 @@ class Expected:
         examples: the examples that a client has, by its number, where it said so beforehand; its updates may count
             for no more.
         max_norm: the largest L2 norm of x_i - x over all arrays; None: any.
+        reviews: applied one after the other, each to the updates that the one before left. With any of them all updates
+            of the round are held in memory before the rule sees the first.
     """
 
     arrays: Arrays
@@ -56,11 +66,10 @@ class Expected:
     clients: Mapping[int, int] = field(default_factory=dict)
     examples: Mapping[int, int] = field(default_factory=dict)
     max_norm: float | None = None
+    reviews: tuple[Review, ...] = ()
 
 
-def screen(
-    replies: Iterable[Message], expected: Expected, report: Report = unreported
-) -> Iterator[tuple[Message, Update]]:
+def screen(replies: Iterable[Message], expected: Expected, report: Report = unreported) -> Iterator[Passed]:
     """Let pass the replies that a rule may see, as they come; report every reply, passed or not.
 
     Args:
@@ -71,6 +80,48 @@ def screen(
     Yields:
         The message and its update, unchanged.
     """
+    valid = _valid(replies, expected, report)
+    for verdict, passed in _reviewed(list(valid), expected.reviews, report) if expected.reviews else valid:
+        report(verdict)
+        yield passed
+
+
+def relative_norm(arrays: Arrays, factor: float) -> Review:
+    """Reject updates whose L2 norm exceeds `factor` times the median norm of the round's valid updates.
+
+    Of fewer than three updates none is rejected, and none where the median is 0: it says nothing of the others then.
+
+    Args:
+        arrays: the global arrays of the round.
+        factor: > 1.
+    """
+
+    def review(passed: Sequence[Passed]) -> Mapping[int, str]:
+        norms = [_norm(update, arrays) for _, update in passed]
+        usual = median(norms) if len(norms) >= _MAJORITY else 0.0
+        return {
+            i: f"the norm of its update is {norm:g}, the bound {factor:g} times the round's median of {usual:g}"
+            for i, norm in enumerate(norms)
+            if usual and norm > factor * usual
+        }
+
+    return review
+
+
+def _reviewed(
+    held: list[tuple[Verdict, Passed]], reviews: Iterable[Review], report: Report
+) -> list[tuple[Verdict, Passed]]:
+    """Those that no review rejects; the others are reported."""
+    for review in reviews:
+        rejected = review([passed for _, passed in held])
+        for i in sorted(rejected):
+            report(replace(held[i][0], status="rejected", reason=one_line(rejected[i])))
+        held = [one for i, one in enumerate(held) if i not in rejected]
+    return held
+
+
+def _valid(replies: Iterable[Message], expected: Expected, report: Report) -> Iterator[tuple[Verdict, Passed]]:
+    """The replies that are valid by themselves, each with its verdict; the others are reported."""
     answered: set[int] = set()
     for message in replies:
         node, size = message.metadata.src_node_id, wire.array_bytes(message)
@@ -91,10 +142,10 @@ def screen(
             update, facts = wire.read_reply(message, expected.arrays)
             _check(update, facts, expected, node)
         except ValueError as error:
-            report(Verdict(node, "rejected", one_line(str(error)), update, facts, size))
+            odd = isinstance(error, NotFinite)
+            report(Verdict(node, "rejected", one_line(str(error)), update, facts, size, not_finite=odd))
             continue
-        report(Verdict(node, "ok", "", update, facts, size))
-        yield message, update
+        yield Verdict(node, "ok", "", update, facts, size), (message, update)
 
 
 def _asked(message: Message, expected: Expected) -> int | None:
@@ -119,6 +170,11 @@ def _check(update: Update, facts: Facts, expected: Expected, node: int) -> None:
     if declared is not None and update.num_examples > declared:
         raise ValueError(f"num_examples is {update.num_examples}, and the client has declared {declared}")
     if expected.max_norm is not None:
-        norm = math.sqrt(squared_distances([expected.arrays, update.arrays])[0, 1])
+        norm = _norm(update, expected.arrays)
         if not norm <= expected.max_norm:
             raise ValueError(f"the norm of its update is {norm:g}, the bound {expected.max_norm:g}")
+
+
+def _norm(update: Update, arrays: Arrays) -> float:
+    """The L2 norm of x_i - x over all floating-point arrays; infinite where it is too large for a float64."""
+    return math.sqrt(squared_distances([arrays, update.arrays])[0, 1])

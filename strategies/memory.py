@@ -26,9 +26,8 @@ class MemoryShell(Shell):
         if "step" in vars(cls):
             cls.rule = staticmethod(_first(cls.step))
 
-    def _apply(self, updates: Iterable[Update]) -> Arrays:
-        new, self.memory = type(self).step(self._global, updates, self.memory, **self._step_options())
-        return new
+    def _apply(self, updates: Iterable[Update]) -> tuple[Arrays, Memory]:
+        return type(self).step(self._global, updates, self.memory, **self._step_options())
 
     def _step_options(self) -> dict[str, Any]:
         return self.options

@@ -150,6 +150,10 @@ class Scaffold(MemoryShell):
         }
         return [self._corrected(message) for message in super().configure_train(server_round, arrays, config, grid)]
 
+    def shared(self, memory: Memory) -> Memory:
+        """C alone: a client's own variate goes to no other client."""
+        return {SERVER: memory[SERVER]}
+
     def _corrected(self, message: Message) -> Message:
         client = self._number(message.metadata.dst_node_id)
         arrays = correction(self._global, self.memory, client, self.options.get("trainable"))

@@ -10,6 +10,7 @@ from task.errors import UserError, describe_invalid
 from task.scenario import Scenario, scenario_of
 
 Positive = Annotated[int, Field(ge=1, lt=2**31)]
+Factor = Annotated[float, Field(gt=1, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Optimizer = Literal["sgd", "adam", "adamw", "adagrad", "rmsprop", "nadam", "lion"]
@@ -94,6 +95,10 @@ class RunConfig(Frozen):
     )
     max_update_norm: Rate | None = Field(
         default=None, description="largest L2 norm of an update that is used; any when not given"
+    )
+    max_relative_norm: Factor | None = Field(
+        default=None,
+        description="largest L2 norm of an update that is used, in medians of its round; any when not given",
     )
     target: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.9, description="test accuracy to reach")
 

@@ -96,6 +96,13 @@ def add_run_options(parser: argparse.ArgumentParser, *, data: bool = True) -> No
         type=float,
         metavar="C",
     )
+    add(
+        "--max-relative-norm",
+        "updates whose L2 norm exceeds F times the median norm of the round's valid updates are rejected, F > 1; all "
+        "updates of a round are held in memory for it; with fewer than three none is; default: none",
+        type=float,
+        metavar="F",
+    )
     add("--target", f"test accuracy for rounds-to-target; default: {default.target}", type=float, metavar="SHARE")
     add_training_options(parser, Training(), " a round")
 

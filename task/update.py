@@ -46,6 +46,10 @@ class Facts:
     dp_epsilon: float | None = None  # of all noised updates that ever left the client, by its own accounting
 
 
+class NotFinite(ValueError):  # noqa: N818
+    """An update holds NaN or infinity."""
+
+
 def check_update(update: Update, like: Sequence[np.ndarray], *, strict_dtypes: bool = True) -> None:
     """Refuse an update that no rule should see.
 
@@ -78,7 +82,7 @@ def check_update(update: Update, like: Sequence[np.ndarray], *, strict_dtypes: b
         castable = not strict_dtypes and np.can_cast(array.dtype, expected.dtype, casting="same_kind")
         check_kind(i, array.shape, expected.dtype if castable else array.dtype, expected)
         if not np.isfinite(array).all():
-            raise ValueError(f"array {i} holds values that are not finite (NaN or infinity)")
+            raise NotFinite(f"array {i} holds values that are not finite (NaN or infinity)")
 
 
 def check_kind(i: int, shape: tuple[int, ...], dtype: np.dtype, expected: np.ndarray) -> None:

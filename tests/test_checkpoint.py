@@ -19,6 +19,7 @@ from server.files import WriteError
 from server.record import RunRecord
 from server.recorder import Recorder
 from server.results import Entry, RunFolder
+from server.rounds import Contestant
 from server.screen_plain import Plain
 from server.starts import find_starts
 from server.stop import Stop
@@ -144,8 +145,7 @@ class Run:
             config = folder.read_config() if resume else self.config
             record = RunRecord(folder, config, {"shards": {"iid/seed0": data}}, ["play"], resumed=resume)
             record.begin()
-            grids = {name: InlineGrid({k: drifting(k) for k in range(3)}) for name in config.strategies}
-            contestants = [contestant(grid, name) for name, grid in grids.items()]
+            contestants = [self.contestant(name) for name in config.strategies]
             entries = [one.entry for one in contestants]
             recorder = Recorder(folder, record.checkpoints, screen, entries, 0.0)
             starts = find_starts(entries, {0: [np.zeros((40, 25), np.float32)]}, folder, recorder)
@@ -153,6 +153,9 @@ class Run:
             contest.run()
             recorder.write_timing()
             return {entry.strategy: ending.sha256 for entry, ending in contest.endings.items()}
+
+    def contestant(self, name: str) -> Contestant:
+        return contestant(InlineGrid({k: drifting(k) for k in range(3)}), name)
 
     def write(self, text: str) -> int:
         self.lines.append(text)

@@ -308,6 +308,8 @@ class Rows:
 
     def again(self, entry, server_round, reason): ...
 
+    def back(self, entry, server_round, reason): ...
+
 
 def play(text, strategy, rounds=1, first=1, start=X):
     """Global arrays after so many rounds, and the clients' rows."""

@@ -130,12 +130,15 @@ def test_a_quorum_that_no_round_can_have_is_refused():
             command(*options)
     with pytest.raises(UserError, match="max_update_norm: Input should be greater than 0"):
         command("--max-update-norm", "0")
+    with pytest.raises(UserError, match="max_relative_norm: Input should be greater than 1"):
+        command("--max-relative-norm", "1")
 
 
 def test_terms_are_those_of_the_configuration_or_of_the_setting():
     assert terms_of(command()) == Terms(None, 1, 1, 0.0, None)
     assert terms_of(command("--quorum", "3")) == Terms(None, 3, 3, 0.0, None)
     assert terms_of(command("--quorum", "3", "--tries", "1", "--max-update-norm", "2.5")).max_norm == 2.5
+    assert terms_of(command("--max-relative-norm", "10")).max_relative_norm == 10
     real = command("--clients", "5")
     assert terms_of(real, majority(real), tries=3, deadline=9.0, recovery=60.0) == Terms(9.0, 3, 3, 60.0, None)
 

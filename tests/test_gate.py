@@ -108,6 +108,9 @@ class Checked(Notes):
         assert "valid update" in reason
         self.told.clear()
 
+    def back(self, entry: Any, server_round: int, reason: str) -> None:
+        return None  # it keeps no models
+
 
 def of(grid: Hostile, name: str, **terms: Any) -> Contestant:
     examples = dict.fromkeys(range(CLIENTS), DECLARED)

@@ -9,6 +9,7 @@ import pytest
 from inline_grid import InlineGrid, mover
 
 from server import checkpoint
+from server.checkpoint import Saved
 from server.conditions import Fate
 from server.contest import FINISHED, Contest, Start
 from server.federation import Federation
@@ -40,6 +41,17 @@ class Notes:
     def reached(self, milestone): ...
 
     def again(self, entry, server_round, reason): ...
+
+    def back(self, entry, server_round, reason):
+        kept = [i for i, row in enumerate(self.rounds) if row.round < server_round]
+        if not kept or len(self.models) < len(self.rounds):
+            return None
+        self.rounds, self.models, self.memories = (
+            [some[i] for i in kept] for some in (self.rounds, self.models, self.memories)
+        )
+        self.clients = [row for row in self.clients if row.round < server_round]
+        self.local = [row for row in self.local if row.round < server_round]
+        return Saved(server_round - 1, self.models[-1], self.memories[-1])
 
     def ended(self, entry, reason):
         self.ends[entry] = reason
