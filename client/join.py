@@ -11,6 +11,7 @@ from task.address import is_loopback
 from task.chatter import Chatter, console_on
 from task.errors import UserError
 from task.identity import Identity
+from task.limits import check_limits
 from task.logfile import log_to
 from task.shardfile import read_header, shard_name
 
@@ -54,6 +55,7 @@ def join(member: Member) -> int:
             "python -m server enroll, or --insecure for plain HTTP that anyone on the way can read and change"
         )
     config = node_config(member, number, identity)
+    check_limits()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
     try:
         with ExitStack() as opened:

@@ -33,7 +33,7 @@ def make_ray_folder(note: Callable[[str], None]) -> Path:
     """
     wanted = [(name, os.environ[name]) for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)]
     others = ["/tmp", "/var/tmp", os.environ.get("XDG_RUNTIME_DIR", ""), "/dev/shm"]  # noqa: S108 - made with mode 0700
-    obstacles = []
+    obstacles: list[str] = []
     for name, place in [*wanted, *(("", place) for place in others if place)]:
         obstacle = _obstacle(place)
         if obstacle is None:
@@ -42,7 +42,9 @@ def make_ray_folder(note: Callable[[str], None]) -> Path:
                 note(f"{obstacles[0]}; Ray uses {folder}")
             return folder
         obstacles.append(f"{name}={place} {obstacle}" if name else f"{place} {obstacle}")
-    raise UserError(f"no folder for Ray's files and sockets: {'; '.join(obstacles)}; set TMPDIR to one that can be used")
+    raise UserError(
+        f"no folder for Ray's files and sockets: {'; '.join(obstacles)}; set TMPDIR to one that can be used"
+    )
 
 
 def _obstacle(place: str) -> str | None:
