@@ -16,10 +16,11 @@ if __name__ == "__main__":  # before all other imports; in somebody else's proce
 from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
+from task.command import run_command  # noqa: E402
 from task.errors import UserError  # noqa: E402
 from task.leave import leave  # noqa: E402
 from task.offline import keep_to_ourselves  # noqa: E402
-from task.options import Parser, add_folder_options, add_machine_options, add_run_options, config_and_folder, fail  # noqa: E402
+from task.options import Parser, add_folder_options, add_machine_options, add_run_options, config_and_folder  # noqa: E402
 
 if TYPE_CHECKING:
     from server.comparison_result import ComparisonResult
@@ -31,15 +32,10 @@ ONE_SHOT = "one-shot"
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the comparison, or the sub-command; the exit status is 0 only if every strategy finished."""
-    keep_to_ourselves()
     words = sys.argv[1:] if arguments is None else arguments
-    one_shot = words[:1] == [ONE_SHOT]
-    try:
-        return _one_shot(words) if one_shot else _run(vars(_parser().parse_args(words)), words, _STARTED)[0]
-    except UserError as error:
-        return fail(f"{PROGRAM} {ONE_SHOT}" if one_shot else PROGRAM, error)
-    except KeyboardInterrupt:
-        return 130
+    if words[:1] == [ONE_SHOT]:
+        return run_command(f"{PROGRAM} {ONE_SHOT}", lambda: _one_shot(words))
+    return run_command(PROGRAM, lambda: _run(vars(_parser().parse_args(words)), words, _STARTED)[0])
 
 
 def compare(**options: Any) -> "ComparisonResult":
@@ -50,9 +46,9 @@ def compare(**options: Any) -> "ComparisonResult":
     defaults, `python sim.py --help` explains them. `quiet` is the default here.
 
     It may be called again and again, in a script, a notebook, or beside a running event loop, from the main thread; a
-    script needs no `if __name__ == "__main__"`. Streams, environment, garbage collector and NumPy's and Python's global
-    random states are found as they were. TensorFlow stays imported; where it was imported and used before, with more
-    threads than one, test losses may differ in the last bits from those of the command.
+    script needs no `if __name__ == "__main__"`. Streams, environment, umask, garbage collector and NumPy's and Python's
+    global random states are found as they were. TensorFlow stays imported; where it was imported and used before, with
+    more threads than one, test losses may differ in the last bits from those of the command.
 
     Returns:
         The result: `.rounds`, `.clients`, `.local`, `.comparison`, `.targets` (data frames), `.models`, `.verdict`,

@@ -10,10 +10,9 @@ import argparse  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
-from task.errors import UserError  # noqa: E402
+from task.command import run_command  # noqa: E402
 from task.leave import leave  # noqa: E402
-from task.offline import keep_to_ourselves  # noqa: E402
-from task.options import Parser, fail  # noqa: E402
+from task.options import Parser  # noqa: E402
 
 PROGRAM = "python -m client"
 
@@ -24,30 +23,27 @@ def main(arguments: list[str] | None = None) -> int:
     0: the run is over (`--once`); 2: a mistake of the user's, or the server refuses this client; 130: Ctrl-C or
     SIGTERM.
     """
-    keep_to_ourselves()
-    given = _parser().parse_args(arguments)
-    try:
-        from client.join import Member, join
+    return run_command(PROGRAM, lambda: _join(_parser().parse_args(arguments)))
 
-        return join(
-            Member(
-                shard=given.shard,
-                server=given.server,
-                identity=given.identity,
-                insecure=given.insecure,
-                facts=given.facts,
-                dp=given.dp,
-                models=tuple(given.model),
-                once=given.once,
-                logs=given.logs,
-                runtime=given.runtime,
-                verbose=given.verbose,
-            )
+
+def _join(given: argparse.Namespace) -> int:
+    from client.join import Member, join
+
+    return join(
+        Member(
+            shard=given.shard,
+            server=given.server,
+            identity=given.identity,
+            insecure=given.insecure,
+            facts=given.facts,
+            dp=given.dp,
+            models=tuple(given.model),
+            once=given.once,
+            logs=given.logs,
+            runtime=given.runtime,
+            verbose=given.verbose,
         )
-    except UserError as error:
-        return fail(PROGRAM, error)
-    except KeyboardInterrupt:
-        return 130
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

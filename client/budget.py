@@ -138,7 +138,7 @@ class Ledger:
     def _write(self, updates: Mapping[float, int]) -> None:
         spent = [{"noise": noise, "updates": count} for noise, count in sorted(updates.items())]
         content = json.dumps({"format": _FORMAT, "spent": spent}, indent=2).encode() + b"\n"
-        cache.write(self._path, lambda file: file.write(content), mode=0o600, sync=True)
+        cache.write(self._path, lambda file: file.write(content), sync=True)
 
 
 def _total(updates: Mapping[float, int], delta: float) -> Spent:

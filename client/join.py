@@ -11,8 +11,9 @@ from task.address import is_loopback
 from task.chatter import Chatter, console_on
 from task.errors import UserError
 from task.identity import Identity
+from task.limits import check_limits
 from task.logfile import log_to
-from task.shardfile import read_header
+from task.shardfile import read_header, shard_name
 
 if TYPE_CHECKING:  # imported late: a mistake in an option should be told at once
     from rich.console import Console
@@ -54,6 +55,7 @@ def join(member: Member) -> int:
             "python -m server enroll, or --insecure for plain HTTP that anyone on the way can read and change"
         )
     config = node_config(member, number, identity)
+    check_limits()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
     try:
         with ExitStack() as opened:
@@ -137,9 +139,10 @@ def client_number(shard: Path, identity: Identity | None) -> int:
             raise UserError(f"{shard}: does not say which client's shard it is; name it shard-K.npz")
         return held
     if held is not None and held != identity.client:
+        says = "is" if shard.name == shard_name(held) else "says inside that it is"
         raise UserError(
-            f"{shard} is the shard of client {held}, but {identity.name} is enrolled as client {identity.client}: "
-            f"give shard-{identity.client}.npz, or the identity of client {held}"
+            f"{shard} {says} the shard of client {held}, but {identity.name} is enrolled as client "
+            f"{identity.client}: give {identity.name}'s own shard, or this one with the identity of client {held}"
         )
     return identity.client
 

@@ -11,10 +11,9 @@ gc.disable()  # importing makes no garbage; switched on before training
 import argparse  # noqa: E402
 from typing import Any  # noqa: E402
 
-from task.errors import UserError  # noqa: E402
+from task.command import run_command  # noqa: E402
 from task.leave import leave  # noqa: E402
-from task.offline import keep_to_ourselves  # noqa: E402
-from task.options import Parser, add_run_options, config_and_folder, fail, seconds  # noqa: E402
+from task.options import Parser, add_run_options, config_and_folder, seconds  # noqa: E402
 
 PROGRAM = "python -m server"
 COMMANDS = ("enroll", "revoke", "members", "renew")
@@ -25,16 +24,10 @@ def main(arguments: list[str] | None = None) -> int:
 
     0: every strategy finished; 1: one did not; 2: a mistake of the user's; 130: Ctrl-C or SIGTERM.
     """
-    keep_to_ourselves()
     given = sys.argv[1:] if arguments is None else arguments
-    try:
-        if given and given[0] in COMMANDS:
-            return _manage(given)
-        return _serve(vars(_parser().parse_args(given)), given)
-    except UserError as error:
-        return fail(PROGRAM, error)
-    except KeyboardInterrupt:
-        return 130
+    if given and given[0] in COMMANDS:
+        return run_command(PROGRAM, lambda: _manage(given))
+    return run_command(PROGRAM, lambda: _serve(vars(_parser().parse_args(given)), given))
 
 
 def _manage(arguments: list[str]) -> int:

@@ -17,6 +17,7 @@ from server.rounds import majority, terms_of
 from server.screen_plain import Plain
 from server.serve import read_test
 from server.site import GridSite
+from task.command import private
 from task.config import RunConfig, Training, parse
 from task.errors import UserError
 
@@ -43,7 +44,7 @@ def main(grid: Grid, context: Context) -> None:
     config = config_of(given).model_copy(update={"dataset": dataset})
     check_strategies(config)
     folder = Path(out or time.strftime("runs/%Y%m%d-%H%M%S"))
-    with RunFolder.create(folder) as results:
+    with private(), RunFolder.create(folder) as results:
         data = {"sha256": digest, "shards": {"test": digest}}
         record = RunRecord(results, config, data, ["flwr", "run"], resumed=False)
         record.begin()

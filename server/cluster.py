@@ -8,7 +8,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import psutil
 
 from server import code_zip
 from server.machine import Machine, workers_on_cluster
+from server.ray_folder import make_ray_folder, remove_ray_folder, tell_last_words
 from server.stop import Broken
 from task import offline
 from task.errors import UserError, describe
@@ -35,6 +36,7 @@ _UNHURRIED = ("dashboard", "monitor.py", "runtime_env", "Agent")
 _KNOCK_SECONDS = 5.0
 _VITAL = ("raylet", "gcs_server")  # of Ray's processes
 _LOOK_SECONDS = 0.2  # between two looks whether Ray lives
+_START_SECONDS = 45.0  # in which Ray's start fails, if it does, and an end that waits for it is over
 _SHUTDOWN_SECONDS = 2.0  # that a Ray that has died gets to end
 
 
@@ -46,15 +48,17 @@ class Cluster:
     Args:
         machine: where Ray is; without an address, `workers` is given.
         model: as `--model` names it; on a cluster its code goes along.
+        note: told in one line if our Ray's files are not where the user wants temporary files.
     """
 
-    def __init__(self, machine: Machine, model: str) -> None:
-        self._machine, self._model = machine, model
+    def __init__(self, machine: Machine, model: str, note: Callable[[str], None]) -> None:
+        self._machine, self._model, self._note = machine, model, note
         self._started, self._end = threading.Event(), threading.Event()
         self._error: BaseException | None = None
         self._workers = 0
         self._gone: str | None = None  # which of the vital processes
         self._needed = True
+        self._folder: Path | None = None  # of our own Ray
         self._thread = threading.Thread(target=self._live, name="ray", daemon=True)
         self._thread.start()
 
@@ -95,7 +99,11 @@ class Cluster:
     def stop(self) -> None:
         """End our Ray and everything in it, or leave the cluster with everything of ours. Again: no effect."""
         self._end.set()
-        self._thread.join(_SHUTDOWN_SECONDS if self._gone else None)  # one that has died may never answer
+        self._thread.join(_SHUTDOWN_SECONDS if self._gone else _START_SECONDS)  # one that has died may never answer
+        if self._thread.is_alive():
+            _kill_what_is_left()
+        if self._folder:
+            remove_ray_folder(self._folder)
 
     def _live(self) -> None:
         try:
@@ -111,6 +119,8 @@ class Cluster:
         self._end.wait()
         import ray
 
+        if self._folder and (self._gone or self._error):
+            tell_last_words(self._folder)
         if self._gone:  # Ray's own way to end may hang then, or abort this process
             atexit.unregister(ray.shutdown)
             _kill_what_is_left()
@@ -142,11 +152,13 @@ class Cluster:
         import ray
 
         cores = self._machine.workers or 1
+        self._folder = make_ray_folder(self._note)
         with _no_dashboard():
             ray.init(
                 address="local",
                 num_cpus=cores,
                 include_dashboard=False,
+                _temp_dir=str(self._folder),
                 log_to_driver=True,
                 logging_level=self._level(),
                 _system_config=SETTINGS,
@@ -183,10 +195,10 @@ class Cluster:
 
 
 @contextmanager
-def ray_for(machine: Machine, model: str) -> Iterator[Cluster]:
-    """Ray, as long as a command needs it; SIGTERM ends that like Ctrl-C."""
+def ray_for(machine: Machine, model: str, note: Callable[[str], None]) -> Iterator[Cluster]:
+    """Ray, as long as a command needs it; SIGTERM ends that like Ctrl-C. For the arguments see `Cluster`."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    cluster = Cluster(machine, model)
+    cluster = Cluster(machine, model, note)
     try:
         yield cluster
     finally:

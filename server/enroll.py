@@ -164,6 +164,8 @@ def run(options: argparse.Namespace) -> int:
     """
     try:
         options.act(options)
+    except BrokenPipeError:  # nobody reads what it prints, which is no trouble of the folder
+        raise
     except OSError as error:
         raise UserError(
             f"{error.filename or options.federation}: {error.strerror}; check path, permissions and disk space"
@@ -203,7 +205,7 @@ def _renew(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    from rich.console import Console
+    from task.console import Console
 
     roster = Roster.open(options.federation)
     # A pipe has no width: names stay whole there, so that they can be searched for.

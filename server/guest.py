@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from task.command import private
 from task.errors import UserError
 
 _SWITCH_SECONDS = 0.0005  # Ray's start and every contestant's thread wait for their turn beside imports
@@ -38,7 +39,7 @@ def hasty() -> Iterator[None]:
 
 @contextmanager
 def guest() -> Iterator[None]:
-    """The host's process for one run: streams, environment, random states, collector and switches come back.
+    """The host's process for one run: streams, environment, umask, random states, collector and switches come back.
 
     What Python code prints meanwhile goes to descriptors 1 and 2, as what libraries print does, also where the host's
     `sys.stdout` is none of them: a notebook's cell shows the run and not its libraries.
@@ -49,6 +50,7 @@ def guest() -> Iterator[None]:
     _check_room()
     with ExitStack() as stack:
         stack.enter_context(hasty())
+        stack.enter_context(private())
         stack.callback(_restore_path, os.environ.get("PYTHONPATH"))
         stack.callback(random.setstate, random.getstate())  # Keras seeds both, for models that the run builds
         stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002 - the host's, not one to draw from

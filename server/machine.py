@@ -1,6 +1,5 @@
 """What this machine, or a Ray cluster, can carry: how many workers, and whether their memory is there."""
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,9 +10,11 @@ from platform import python_version
 import psutil
 
 from task.errors import UserError
+from task.limits import check_limits, cores
 
 # Resident memory of a process with TensorFlow, Keras, flwr and Ray imported and the default model traced, measured.
 _PROCESS_BYTES = 900 * 2**20
+_STORE_SHARE, _LARGEST_STORE = 0.3, 200e9  # of free memory, bytes: Ray's shared memory, which its raylet maps twice
 SAME = ("tensorflow", "keras", "numpy", "flwr")
 """Packages of which another version comes to other bits."""
 _PACKAGES = ("flwr", "tensorflow", "keras", "numpy", "llvmlite", "ray", "scikit-learn")
@@ -38,11 +39,6 @@ class Machine:
     verbose: bool = False
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def available_memory() -> int:
     """Bytes that can still be had, also under a control group's limit."""
     free = psutil.virtual_memory().available
@@ -60,20 +56,27 @@ def number_of_workers(asked: int | None, data_bytes: int) -> int:
         data_bytes: what the shards take in a worker that has seen all of them.
 
     Raises:
-        UserError: if the memory is not there.
+        UserError: if the memory is not there, or a limit of the operating system is too low.
     """
     each, free = _PROCESS_BYTES + 2 * data_bytes, available_memory()
     fit = int(free / each) - 1  # the server is one process more
     if asked is None:
         if fit >= 1:
-            return min(cores(), fit)
+            return _within_limits(min(cores(), fit), free)
         raise UserError(f"not enough memory: {_gib(free)} free, {_gib(2 * each)} needed for one worker and the server")
     if asked > fit:
         raise UserError(
             f"not enough memory for {asked} workers: {_gib(free)} free, {_gib((asked + 1) * each)} needed; "
             f"try --workers {max(fit, 1)}"
         )
-    return asked
+    return _within_limits(asked, free)
+
+
+def _within_limits(workers: int, free: int) -> int:
+    """The number of workers, if Ray and they may map, open and start what they need."""
+    store = min(_STORE_SHARE * free, _LARGEST_STORE)
+    check_limits(addresses=int(2 * store), threads=110 + 25 * workers, files=8 * workers)
+    return workers
 
 
 def workers_on_cluster(asked: int | None, resources: Mapping[str, float]) -> int:

@@ -49,7 +49,7 @@ class Parcel:
             else:
                 for folder in (kept.parent.parent, kept.parent):
                     folder.mkdir(mode=0o700, exist_ok=True)
-                caching.write(kept, _writer(self.content), mode=0o600)
+                caching.write(kept, _writer(self.content))
                 _found[label] = kept
         return _found[label]
 

@@ -70,7 +70,7 @@ class Play:
         self._record.begin()
         self._screen.note(introduction(self._cut, self._machine))
         self._screen.step("starting Ray and its workers, importing TensorFlow")
-        with ray_for(self._machine, self._config.model) as cluster:
+        with ray_for(self._machine, self._config.model, self._screen.note) as cluster:
             try:
                 from server.recorder import Recorder
 

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, replace
 
 from server.checkpoint import Checkpoints, Saved
 from server.files import write_atomic, writing
-from server.machine import cores
 from server.results import ClientRow, Entry, LocalRow, RoundRow, RunFolder
 from server.screen import Screen
 from strategies.gate import Verdict
+from task.limits import cores
 from task.update import Arrays, Memory
 
 

@@ -21,6 +21,7 @@ from task.address import is_loopback
 from task.chatter import Chatter, console_on
 from task.config import RunConfig, parse
 from task.errors import UserError, describe, describe_invalid
+from task.limits import check_limits
 from task.logfile import log_to
 from task.options import with_terms
 
@@ -104,6 +105,7 @@ def serve(
     assert config is not None
     service = Service.read(saved.get("service", {}), given)
     check_strategies(config)
+    check_limits()
     host, port = parse_listen(service.listen)
     test, shape, dataset, digest = read_test(Path(service.test))
     config = parse({**config.model_dump(), "clients": config.clients or 5, "dataset": dataset})

@@ -5,6 +5,7 @@ Flower's own Ray backend puts a dead worker back into its pool. This one replace
 
 import logging
 import math
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from server.parcel import Parcel, labelled
 from task.errors import UserError, describe
 
 _GPU_SHARE = 0.2  # five clients on one GPU
+_VISIBLE_GPUS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 _QUEUED = 2  # messages at each worker: the next one is there when it has finished one
 _TRIES = 3  # a message that kills three workers in a row is the message's fault
 _PATIENCE = 60.0  # seconds after which the user hears that workers of a cluster are not up yet
@@ -34,10 +36,19 @@ log = logging.getLogger("fedarena")
 
 
 class Worker:
-    """The process that runs clients, one message at a time."""
+    """The process that runs clients, one message at a time.
 
-    def __init__(self, app: ClientApp) -> None:
+    Args:
+        app: what it runs.
+        hide_gpus: whether this process uses no GPU, although the machine may have some.
+    """
+
+    def __init__(self, app: ClientApp, *, hide_gpus: bool) -> None:
         self._app = app
+        if (
+            hide_gpus
+        ):  # Ray leaves all of them visible to an actor that asks for none; TensorFlow looks at its first use
+            os.environ.update(dict.fromkeys(_VISIBLE_GPUS, ""))
 
     def identify(self) -> tuple[str, dict[str, str]]:
         """This machine's name, and the versions of what the bits depend on."""
@@ -178,7 +189,7 @@ class WorkerPool(Backend):
     def _hire(self) -> tuple[Any, Any]:
         """A new worker and its warm-up."""
         kind = ray.remote(num_cpus=1, num_gpus=self._gpus, max_restarts=0)(Worker)
-        worker = kind.remote(self._app)
+        worker = kind.remote(self._app, hide_gpus=self._machine.gpus_per_client == 0)
         return worker, worker.warm.remote(self._warm_up, self._sample, self._config)
 
     def build(self, app_fn: Callable[[], ClientApp]) -> None:

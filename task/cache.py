@@ -56,13 +56,12 @@ PART = ".part"
 """How the names of files end that are not whole yet; after a kill one may be left."""
 
 
-def write(path: Path, fill: Callable[[BinaryIO], object], mode: int = 0o666, *, sync: bool = False) -> None:
-    """Write a file so that others see the old one or the whole new one, never a part.
+def write(path: Path, fill: Callable[[BinaryIO], object], *, sync: bool = False) -> None:
+    """Write a file, for its owner alone, so that a reader meets the old one or the whole new one, never a part.
 
     Args:
         path: the file; its folder must exist.
         fill: writes the content into the open binary file that it is given.
-        mode: permission bits of the new file, before the umask.
         sync: whether it is on the disk when this returns, so that a power cut takes nothing back.
 
     Raises:
@@ -70,7 +69,7 @@ def write(path: Path, fill: Callable[[BinaryIO], object], mode: int = 0o666, *, 
     """
     part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PART}")
     try:
-        with open(part, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+        with open(part, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             fill(file)
             if sync:
                 file.flush()

@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
@@ -68,8 +69,9 @@ class Chatter:
             os.dup2(self.out.fileno(), 1)
             os.dup2(self.err.fileno(), 2)
             self._tee.join(timeout=0.5)  # children that still live may hold the other end
-        self.out.flush()
-        self.err.flush()
+        for stream in (self.out, self.err):
+            with suppress(BrokenPipeError):  # its reader has left
+                stream.flush()
 
 
 def console_on(chatter: Chatter, *, live: bool) -> "Console":
@@ -79,7 +81,7 @@ def console_on(chatter: Chatter, *, live: bool) -> "Console":
         chatter: has the user's stdout.
         live: whether lines may be drawn over.
     """
-    from rich.console import Console
+    from task.console import Console
 
     # rich asks descriptors 0 to 2 for the size, and 1 and 2 are the log now.
     width = os.get_terminal_size(chatter.out.fileno()).columns if chatter.out.isatty() and not os.isatty(0) else None

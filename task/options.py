@@ -1,7 +1,6 @@
 """The command line's share of a run's configuration, the same for simulation and server."""
 
 import argparse
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -257,10 +256,3 @@ def above_zero(text: str, what: str = "a number") -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"must be {what} > 0, not {text!r}")
     return value
-
-
-def fail(program: str, error: UserError) -> int:
-    """Tell the user's mistake in one line on stderr; the exit status for it."""
-    sys.stderr.write(f"{program}: {error}\n")
-    sys.stderr.flush()  # a library may end the process before Python does
-    return 2

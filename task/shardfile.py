@@ -47,7 +47,7 @@ def shard_name(client: int) -> str:
 
 
 def write_shard(path: Path, x: Array, y: Array, header: Header) -> None:
-    """Write a shard (readable by its owner alone) or, where header.client is None, a test set.
+    """Write a shard or, where header.client is None, a test set; readable by its owner alone.
 
     Args:
         path: the file; replaced as a whole if it is there.
@@ -73,7 +73,7 @@ def _write(path: Path, examples: dict[str, Array], header: Header) -> None:
     def fill(file: BinaryIO) -> None:
         np.savez(file, allow_pickle=False, **arrays)
 
-    cache.write(path, fill, mode=0o666 if header.client is None else 0o600)
+    cache.write(path, fill)
 
 
 def read_header(file: Path | str) -> Header:

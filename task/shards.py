@@ -250,9 +250,8 @@ def _copy(shards: Shards, out: Path) -> Shards:
             if path.name not in names or not filecmp.cmp(path, shards.folder / path.name, shallow=False):
                 raise UserError(f"{out}: already holds other shards ({path.name}); choose another folder")
         for name in names:
-            mode = 0o600 if PATTERN.fullmatch(name) else 0o666
             with (shards.folder / name).open("rb") as source:
-                caching.write(out / name, lambda file, source=source: shutil.copyfileobj(source, file), mode)  # type: ignore[misc]
+                caching.write(out / name, lambda file, source=source: shutil.copyfileobj(source, file))  # type: ignore[misc]
     except OSError as error:
         raise UserError(f"cannot write {error.filename or out} ({error.strerror}); choose another folder") from None
     return replace(shards, folder=out.absolute())

@@ -1,16 +1,16 @@
 """`python -m task.data split`: shards for real clients, the same that a simulation with that seed uses."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from task.errors import UserError
-from task.offline import keep_to_ourselves
+from task.command import run_command
 from task.scenario import resolved, scenario_of
 from task.shards import DEFAULT_CLIENTS, Shards, prepare
+
+PROGRAM = "python -m task.data"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -29,8 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 2 after one line on stderr.
     """
-    keep_to_ourselves()
-    parser = _Parser(prog="python -m task.data", description="Data sets and private shards.")
+    return run_command(f"{PROGRAM} split", lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    parser = _Parser(prog=PROGRAM, description="Data sets and private shards.")
     split = parser.add_subparsers(required=True, metavar="command").add_parser(
         "split", help="cut a data set into private shards and a test set, for real clients"
     )
@@ -45,18 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     split.add_argument("--out", type=Path, required=True, help="folder for shard-0.npz ... test.npz, shards.json")
     options = parser.parse_args(arguments)
-    try:
-        scenario = resolved(options.scenario)
-        shards = prepare(options.dataset, options.clients, options.seed, scenario, out=options.out)
-        sys.stdout.write(table(shards) + _not_in_data(scenario))
-        sys.stdout.flush()
-    except UserError as error:
-        sys.stderr.write(f"{split.prog}: {error}\n")
-        return 2
-    except BrokenPipeError:  # the reader (head, less) has seen enough; nothing more can be written at exit either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        return 130
+    scenario = resolved(options.scenario)
+    shards = prepare(options.dataset, options.clients, options.seed, scenario, out=options.out)
+    sys.stdout.write(table(shards) + _not_in_data(scenario))
     return 0
 
 

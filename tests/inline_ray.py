@@ -70,7 +70,7 @@ def wait(refs: list[Ref], num_returns: int = 1, timeout: float | None = None) ->
 
 
 @contextmanager
-def ray_for(machine: Machine, model: str) -> Iterator[SimpleNamespace]:
+def ray_for(machine: Machine, model: str, note: Any) -> Iterator[SimpleNamespace]:
     """In the place of `server.cluster.ray_for`."""
     yield SimpleNamespace(workers=lambda: WORKERS, check=lambda folder: None, is_no_longer_needed=lambda: None)
 

@@ -256,7 +256,7 @@ def test_what_ray_complains_of_is_told_in_one_line(monkeypatch):
         raise RuntimeError(complaint)
 
     monkeypatch.setattr("ray.init", refuse)
-    cluster = Cluster(Machine(ray_address="auto"), "mlp")
+    cluster = Cluster(Machine(ray_address="auto"), "mlp", print)
     try:
         with pytest.raises(UserError, match=r"--ray-address auto.* Ray: 2\.40\.0 Python: 3\.12\.1") as raised:
             cluster.workers()

@@ -149,7 +149,7 @@ def test_a_client_that_was_revoked_before_it_came(secure: Scene):
 
 
 def test_a_shard_of_another_client(secure: Scene):
-    secure.refused("shard", "is the shard of client 0, but cyd is enrolled as client 2: give shard-2.npz", "")
+    secure.refused("shard", "is the shard of client 0, but cyd is enrolled as client 2: give cyd's own shard", "")
 
 
 def test_the_server_does_not_rely_on_the_clients_own_check(secure: Scene):

@@ -10,10 +10,9 @@ import argparse  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
-from task.errors import UserError  # noqa: E402
+from task.command import run_command  # noqa: E402
 from task.leave import leave  # noqa: E402
-from task.offline import keep_to_ourselves  # noqa: E402
-from task.options import Parser, above_zero, fail, positive  # noqa: E402
+from task.options import Parser, above_zero, positive  # noqa: E402
 
 PROGRAM = "python -m server.oneshot"
 
@@ -23,15 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     0: done; 2: a mistake of the user's; 130: Ctrl-C.
     """
-    keep_to_ourselves()
     words = sys.argv[1:] if arguments is None else arguments
-    given = vars(_parser().parse_args(words))
-    try:
-        return _run(given, words)
-    except UserError as error:
-        return fail(PROGRAM, error)
-    except KeyboardInterrupt:
-        return 130
+    return run_command(PROGRAM, lambda: _run(vars(_parser().parse_args(words)), words))
 
 
 def _run(given: dict[str, Any], words: list[str]) -> int:

@@ -21,6 +21,7 @@ from task.arrays import scale_of, to_input
 from task.backend import load
 from task.chatter import Chatter, console_on
 from task.errors import UserError
+from task.limits import check_limits
 from task.shardfile import PUBLIC, TEST, read_raw, read_raw_public
 from task.update import Update
 
@@ -72,6 +73,7 @@ def combine_files(order: Order, folder: Path, *, quiet: bool, verbose: bool, com
         UserError: for everything that only the user can mend.
     """
     _check(order)
+    check_limits()
     with ExitStack() as stack:
         chatter = stack.enter_context(Chatter(verbose=verbose))
         console = console_on(chatter, live=not verbose)

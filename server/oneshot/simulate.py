@@ -143,7 +143,7 @@ class OneShot:
         self._write("running", None)
         self._screen.note(introduction(self._cut, self._machine))
         self._screen.step("starting Ray and its workers, importing TensorFlow")
-        with ray_for(self._machine, self._config.model) as cluster:
+        with ray_for(self._machine, self._config.model, self._screen.note) as cluster:
             try:
                 pool = self._new_pool(client_app, warm_up)
                 studio = Background(self._new_studio)

@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
+from task.command import run_command
 from task.errors import UserError
-from task.offline import keep_to_ourselves
-from task.options import Parser, fail
+from task.options import Parser
 
 PROGRAM = "python -m server.report"
 
@@ -15,7 +15,10 @@ def main(arguments: list[str] | None = None) -> int:
 
     0: done; 2: a mistake of the user's; 130: Ctrl-C.
     """
-    keep_to_ourselves()
+    return run_command(PROGRAM, lambda: _run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
     parser = Parser(
         prog=PROGRAM,
         description="Write report.html and curves.png of a run again. Several runs become one page: their seeds are"
@@ -29,13 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="where the page goes: a file that ends in .html, or a folder; default, for one run: its own folder",
     )
     given = parser.parse_args(arguments)
-    try:
-        page = _write(given.folders, given.out)
-    except UserError as error:
-        return fail(PROGRAM, error)
-    except KeyboardInterrupt:
-        return 130
-    sys.stdout.write(f"{page}\n")
+    sys.stdout.write(f"{_write(given.folders, given.out)}\n")
     return 0
 
 

@@ -1,5 +1,6 @@
 """`python -m strategies.kernels`: compile the kernels once and compare them with NumPy: does this machine run them?"""
 
+import signal
 import sys
 from time import perf_counter
 
@@ -27,4 +28,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # whoever reads may leave
     sys.exit(main())
