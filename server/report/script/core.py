@@ -26,7 +26,7 @@ const METRICS = {
     about: `The lowest accuracy of the model with which a round began, ${report.measured}. ${report.not_judged}`,
   },
   spread_on_training_data: {
-    label: "Training data: best minus worst",
+    label: "Training data: spread",
     unit: "points",
     scale: 100,
     digits: 1,
