@@ -221,7 +221,6 @@ def summary_table(summaries: Sequence[EntrySummary], weights_by: Mapping[str, st
         rows.append(
             (
                 names[entry],
-                *([weights_by.get(entry.strategy, "-")] if weights_by else []),
                 f"{100 * final.mean:.2f}",
                 *([half] if seeds > 1 else []),
                 f"{100 * fmean(s.best_accuracy for s in some):.2f}",
@@ -233,13 +232,13 @@ def summary_table(summaries: Sequence[EntrySummary], weights_by: Mapping[str, st
                 f"{fmean(s.bytes_down for s in some) / size:.1f}",
                 *([str(sum(s.diverged for s in some))] if lost else []),
                 str(sum(s.rejected for s in some)),
+                *([weights_by.get(entry.strategy, "-")] if weights_by else []),
             )
         )
     share = f"{100 * next((s.target for s in summaries), 0.9):g}"
     between = ("±",) if seeds > 1 else ()
     headers = (
         "strategy",
-        *(("weights by",) if weights_by else ()),
         "final %",
         *between,
         "best %",
@@ -258,7 +257,8 @@ def summary_table(summaries: Sequence[EntrySummary], weights_by: Mapping[str, st
         )
     if lost:
         note = f"{note} div.: runs that diverged or gave up."
-    return Table((*headers, *(("div.",) if lost else ()), "rej."), tuple(rows), note)
+    last = (*(("div.",) if lost else ()), "rej.", *(("weights by",) if weights_by else ()))
+    return Table((*headers, *last), tuple(rows), note)
 
 
 def summary_by_scenario(summaries: Sequence[EntrySummary], *, for_terminal: bool) -> str | rich.console.Group:

@@ -20,7 +20,7 @@ def weighting(panels: Sequence[Panel], clients: Iterable[ClientRow], weights_by:
         weights_by: `clients` or `examples` by strategy, as run.json says it; who is not there is not named.
 
     Returns:
-        One sentence about all scenarios; nothing where shards are equal or all strategies weigh alike.
+        One text about all scenarios; nothing where shards are equal or all strategies weigh alike.
     """
     sizes = _unequal_sizes(clients)
     mixed = [
@@ -43,15 +43,15 @@ def weighting(panels: Sequence[Panel], clients: Iterable[ClientRow], weights_by:
     else:
         shards = f"the unequal shards of {enumerate_words(f'{name} ({told})' for name, told in ranges.items())}"
     sentence = (
-        f"{enumerate_words(names[name] for name in alike)} count{'s' * (len(alike) == 1)} clients alike, "
-        f"{enumerate_words(names[name] for name in by_examples)} weigh{'s' * (len(by_examples) == 1)} by examples: "
-        f"with {shards} a difference between them may be the weighting alone"
+        f"{enumerate_words(names[name] for name in alike)} count{'s' * (len(alike) == 1)} clients alike; "
+        f"{enumerate_words(names[name] for name in by_examples)} weigh{'s' * (len(by_examples) == 1)} by examples. "
+        f"With {shards} a difference between the two kinds may be the weighting alone"
     )
     partners = [names[name] for name in by_examples if _rule(name) == _PARTNER]
     others = [names[name] for name in by_examples if _rule(name) != _PARTNER]
     if others:
         partner = enumerate_words(partners) if partners else f"{_PARTNER}, which this run does not have"
-        sentence += f"; compare {enumerate_words(others)} with {partner}"
+        sentence += f": compare {enumerate_words(others)} with {partner}"
     return [f"{sentence}."]
 
 

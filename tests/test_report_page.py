@@ -148,7 +148,7 @@ def test_metric_scale_and_interval_can_be_switched(watched: Watched) -> None:
     figure.get_by_label("log scale").uncheck()
     figure.get_by_label("95 % interval").uncheck()
     assert (watched.page.evaluate(kind), watched.page.evaluate(bands)) == ("linear", 0)
-    of_training = ("Worst client, training data", "Best minus worst client, training data")
+    of_training = ("Training data: worst client", "Training data: spread")
     for metric in ("Test loss", *of_training, "Drift: cosine to the global step"):
         figure.get_by_label("Metric").select_option(label=metric)
         assert metric.lower() in figure.locator(".plot").inner_text()

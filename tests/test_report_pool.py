@@ -40,8 +40,9 @@ def test_seeds_of_several_runs_are_one_comparison(tmp_path: Path) -> None:
 
 
 def test_scenarios_become_panels_and_strategies_lines(tmp_path: Path) -> None:
-    one = made_up_run(tmp_path / "one", ["iid"], ["fedavg", "weighted"])
-    two = made_up_run(tmp_path / "two", ["byzantine"], ["fedavg"])
+    told = [{"weights_by": {"fedavg": "clients", "weighted": "examples"}}, {"weights_by": {"fedavg": "clients"}}]
+    one = made_up_run(tmp_path / "one", ["iid"], ["fedavg", "weighted"], run=told[0])
+    two = made_up_run(tmp_path / "two", ["byzantine"], ["fedavg"], run=told[1])
     three = made_up_run(tmp_path / "three", ["byzantine"], ["fedmedian"])
     found = pooled(one, two, three)
     assert list(dict.fromkeys((row.scenario, row.strategy) for row in found.rounds)) == [
@@ -52,6 +53,7 @@ def test_scenarios_become_panels_and_strategies_lines(tmp_path: Path) -> None:
     ]
     assert {(row.a, row.b) for row in found.comparisons if row.scenario == "byzantine"} == {("fedavg", "fedmedian")}
     assert set(found.run["scenarios"]) == {"iid", "byzantine"}
+    assert found.run["weights_by"] == told[0]["weights_by"]
 
 
 def test_the_title_says_with_how_many_seeds(tmp_path: Path) -> None:

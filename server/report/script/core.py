@@ -17,7 +17,7 @@ const METRICS = {
   accuracy: { label: "Test accuracy", unit: "%", scale: 100, digits: 2, log: "error" },
   loss: { label: "Test loss", unit: "nats", scale: 1, digits: 3, log: "value" },
   worst_on_training_data: {
-    label: "Worst client, training data",
+    label: "Training data: worst client",
     unit: "%",
     scale: 100,
     digits: 2,
@@ -26,12 +26,12 @@ const METRICS = {
     about: `The lowest accuracy of the model with which a round began, ${report.measured}. ${report.not_judged}`,
   },
   spread_on_training_data: {
-    label: "Best minus worst client, training data",
+    label: "Training data: spread",
     unit: "points",
     scale: 100,
     digits: 1,
     sparse: true,
-    about: `The same accuracies, the highest minus the lowest: ${report.measured}. ${report.not_judged}`,
+    about: `Highest minus lowest accuracy of the model that began a round, ${report.measured}. ${report.not_judged}`,
   },
   norm: {
     label: "Drift: length of updates",
