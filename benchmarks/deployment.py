@@ -102,7 +102,7 @@ def _product(folder: Path, rounds: int) -> dict[str, float]:
     folder.mkdir()
     run("-m", "server", "enroll", *(f"site-{k}" for k in range(CLIENTS)), "--host", "127.0.0.1", "--federation",
         str(folder / "federation"), log=folder / "enroll.log")  # fmt: skip
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     with Processes(folder) as processes:
         processes.start(
             "server", "python", "-m", "server", "--listen", address, "--test", str(SHARDS / "test.npz"),
@@ -138,7 +138,7 @@ def _read(out: Path) -> dict[str, float]:
 def _stock(folder: Path, rounds: int, *, evaluate: bool) -> float:
     """Seconds of one round of stock Flower: the median over the rounds after the first."""
     folder.mkdir()
-    address, times = f"127.0.0.1:{_free_port()}", folder / "times.json"
+    address, times = f"127.0.0.1:{free_port()}", folder / "times.json"
     home = folder / "home"
     home.mkdir()
     connection = f'address = "{address}"\ninsecure = true\n'
@@ -153,7 +153,7 @@ def _stock(folder: Path, rounds: int, *, evaluate: bool) -> float:
         for k in range(CLIENTS):
             processes.start(
                 f"supernode-{k}", "flower-supernode", "--insecure", "--superlink", address,
-                "--node-config", f"partition-id={k} num-partitions={CLIENTS}", "--port", str(_free_port()),
+                "--node-config", f"partition-id={k} num-partitions={CLIENTS}", "--port", str(free_port()),
                 FLWR_HOME=str(folder / f"home-{k}"),
             )  # fmt: skip
         _wait_until_open(int(port))
@@ -175,7 +175,7 @@ def _large(rounds: int) -> dict[str, Any]:
     run("-m", "task.data", "split", "--clients", "2", "--out", str(folder / "shards"), log=folder / "split.log")
     run("-m", "server", "enroll", "a", "b", "--host", "127.0.0.1", "--federation", str(folder / "federation"),
         log=folder / "enroll.log")  # fmt: skip
-    address, model = f"127.0.0.1:{_free_port()}", "benchmarks.large_model:build"
+    address, model = f"127.0.0.1:{free_port()}", "benchmarks.large_model:build"
     with Processes(folder) as processes:
         processes.start(
             "server", "python", "-m", "server", "--listen", address, "--test", str(folder / "shards" / "test.npz"),
@@ -240,7 +240,8 @@ def _rows(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(opened))
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port of the loopback interface on which nobody listens right now."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port: int = listening.getsockname()[1]
         return port
