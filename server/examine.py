@@ -24,6 +24,7 @@ Honest clients differ by less: shards of other sizes and labels give norms withi
 minority of simulated attackers sends in proportion to honest updates (a flipped sign scaled by 10) stays below it. What
 makes a model unusable is larger by many powers of ten.
 """
+_SOUND = 1000.0  # nats: whoever guesses among n classes has log(n)
 _PARTNERS = 16  # of each client, so that the cost grows with the clients and not with their square
 
 Sizes = Mapping[str, float]
@@ -35,12 +36,27 @@ def most_left_out(updates: int, quorum: int) -> int:
     return max(0, min((updates - 1) // 2, updates - quorum))
 
 
-def examination(strategy: Shell, arrays: Arrays, quorum: int, client_of: Callable[[Passed], int]) -> Review:
+def sound(loss: float) -> bool:
+    """Whether a model with this test loss is usable: finite, and not in the midst of diverging."""
+    return loss < _SOUND
+
+
+def examination(
+    strategy: Shell,
+    arrays: Arrays,
+    evaluate: Callable[[Arrays], tuple[float, float]],
+    quorum: int,
+    client_of: Callable[[Passed], int],
+) -> Review:
     """Reject the clients whose updates make this round's result unusable, if there are such.
+
+    Nobody is rejected where the round begins with an unsound model, or where that of the others would be unsound: then
+    the run diverges, in which honest clients differ by any factor.
 
     Args:
         strategy: as before the round; it is asked what it would do, and remembers nothing of it.
         arrays: the global arrays of the round.
+        evaluate: accuracy and loss of global arrays on the test set.
         quorum: updates that have to be left.
         client_of: the client's number. Which clients are named does not depend on who answers first.
     """
@@ -52,8 +68,12 @@ def examination(strategy: Shell, arrays: Arrays, quorum: int, client_of: Callabl
         def sizes(some: tuple[int, ...]) -> Sizes:
             return _sizes(strategy, arrays, [passed[order[i]] for i in some])
 
+        if not sound(evaluate(arrays)[1]):
+            return {}
         named = culprits(sizes, len(passed), most_left_out(len(passed), quorum))
-        return {order[i]: reason for i, reason in named.items()}
+        rejected = {order[i]: reason for i, reason in named.items()}
+        outcome = strategy.outcome([one for i, one in enumerate(passed) if i not in rejected]) if rejected else None
+        return rejected if outcome and sound(evaluate(outcome[0])[1]) else {}
 
     return review
 

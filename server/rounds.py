@@ -16,7 +16,7 @@ from flwr.serverapp.strategy import Strategy
 from server.checkpoint import Saved
 from server.conditions import Conditions, Fate
 from server.drift import Drift
-from server.examine import examination, most_left_out
+from server.examine import examination, most_left_out, sound
 from server.federation import Chosen, Federation
 from server.replies import replies
 from server.results import ClientRow, Entry, LocalRow, RoundRow
@@ -192,7 +192,8 @@ class _Course:
                 return number, arrays
             if new is not None:
                 attempt.record(new, accuracy, loss)
-                self._last = _Past(number, math.isfinite(loss) and not attempt.spoiled, attempt.largest)
+                began_sound = self._last is None or sound(self._last.loss)
+                self._last = _Past(number, loss, began_sound, attempt.spoiled, attempt.largest)
                 return number + 1, new
             contestant.remember(before)  # a round that does not count is not remembered either
             reason = attempt.told + self._hint(attempt)
@@ -207,23 +208,18 @@ class _Course:
             return ""
         if new is None:
             return attempt.told if attempt.without_model else ""
-        if math.isfinite(loss) or not self._was_sound:
+        if math.isfinite(loss) or (self._last and not sound(self._last.loss)):
             return ""
         return f"round {attempt.number} made a model whose test loss is {loss} from {attempt.accepted} valid updates"
-
-    @property
-    def _was_sound(self) -> bool:
-        """Whether the last round's model was usable, as far as is known: of an unusable one nothing sound comes."""
-        return self._last is None or self._last.sound
 
     def _back(self, attempt: "_Round") -> Saved | None:
         """The contestant before the last round, which is to be examined, now that this one shows its model unusable.
 
-        None: it is not.
+        None: it is not. Where as many were not finite in the last round, too, they say nothing of its model.
         """
         earlier = attempt.number - 1
-        known = earlier < 1 or earlier in self._examined or not self._was_sound
-        if known or not attempt.spoiled or not self._examinable:
+        known = self._last and (self._last.spoiled or not self._last.began_sound)
+        if not attempt.spoiled or known or earlier < 1 or earlier in self._examined or not self._examinable:
             return None
         self._examined.add(earlier)
         reason = f"{attempt.not_finite} of {attempt.replied} updates of round {attempt.number} are not finite"
@@ -248,7 +244,9 @@ class _Past(NamedTuple):
     """What is kept of the last finished round."""
 
     number: int
-    sound: bool  # its test loss is finite, and so were most of its updates
+    loss: float  # of its model on the test set
+    began_sound: bool  # as far as is known
+    spoiled: bool
     largest: str
 
 
@@ -397,7 +395,7 @@ class _Round:
         if terms.max_relative_norm is not None:
             yield relative_norm(self.arrays, terms.max_relative_norm)
         if self.examine and isinstance(strategy, Shell):
-            yield examination(strategy, self.arrays, terms.quorum, self._client_of)
+            yield examination(strategy, self.arrays, self.contestant.evaluate, terms.quorum, self._client_of)
 
     def _aggregate(self, strategy: Shell, came: Iterable[Message]) -> ArrayRecord | None:
         """What the rule makes of the replies. Where it raises, an examination may find whose update it cannot take."""
