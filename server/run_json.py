@@ -61,6 +61,12 @@ class _Source(_Facts):
     versions: dict[str, str] = {}
 
 
+class _Member(_Facts):
+    client: _Whole
+    name: str | None = None
+    key: str | None = None
+
+
 class _Run(_Source):
     kind: str | None = None
     fedarena: str = ""
@@ -72,6 +78,7 @@ class _Run(_Source):
     results: dict[str, _Result] = {}
     dp_epsilon: dict[str, float] = {}
     service: dict[str, Any] = {}
+    members: list[_Member] = []
     sources: list[_Source] = []
 
 

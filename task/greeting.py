@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
-Topic = Literal["hello", "refused", "over"]
+Topic = Literal["hello", "wait", "refused", "over"]
 
 _RECORD = "greeting"
 
@@ -19,7 +19,8 @@ class Greeting:
     """What the server says.
 
     Attributes:
-        topic: `hello` asks who is there; `refused` says why this client may not take part; `over` ends a run.
+        topic: `hello` asks who is there; `wait` says that this client takes part in the next run; `refused` says why it
+            may not take part; `over` ends a run.
         text: for the user.
         config: of the train messages to come, so that a client can prepare; empty where there are none.
     """
