@@ -35,6 +35,10 @@ class Start(Frozen):
     start_after: Seconds | None = None
 
 
+OF_THE_APP = ("test", "out", *Start.model_fields)
+"""Flat keys that are not of a `RunConfig`."""
+
+
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """One run, as the run config says.

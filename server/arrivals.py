@@ -131,11 +131,9 @@ class Arrivals:
         """Clients that have come and can be reached."""
         return {client for client, node in list(self._welcome.items()) if self._site.is_here(node)}
 
-    def absent(self) -> dict[int, str]:
-        """Clients that a round which begins now asks nothing of, and why; a client that comes later is in the next."""
-        revoked, late = self._revoked(), "the client has not come since the server started"
-        reasons = {client: late for client in self.nodes if client not in self._welcome}
-        return reasons | dict.fromkeys(revoked, "the client was revoked")
+    def late(self) -> set[int]:
+        """Clients that have not come yet; in a round that begins from now on they take part when they have."""
+        return {client for client in self.nodes if client not in self._welcome}
 
     def named(self, clients: Collection[int]) -> str:
         """Clients for the user."""
@@ -213,7 +211,7 @@ class Arrivals:
             self.examples.setdefault(client, presence.num_examples)
         late = self.running and client not in self._welcome
         self.nodes.seat(client, node)
-        self._welcome[client] = node  # after its node is known: from now on it is not absent
+        self._welcome[client] = node  # after its node is known: from now on it is not late
         self._changed.set()
         missing = self.named(self.missing())
         other = f"; its TensorFlow is {presence.tensorflow}, this one {self._expected.tensorflow}: bits may differ"

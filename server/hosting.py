@@ -21,7 +21,7 @@ from server.results import entries_of
 from server.rounds import Contestant, Terms
 from server.screen import Screen
 from server.site import Site
-from server.start_policy import StartPolicy
+from server.start_policy import StartPolicy, gather
 from server.stop import Stop
 from strategies.specify import make_strategy
 from task.config import RunConfig
@@ -95,26 +95,12 @@ class Hosting:
         arrivals.start()
         try:
             self._screen.step(f"waiting for {len(arrivals.missing())} clients; importing TensorFlow")
-            self._gather(arrivals, models, listening)
+            gather(arrivals, self._policy, models, self._screen, listening)
             self._recorder.reached("all clients here")
-            contest = self._contest(clients.site, arrivals, models.result())
+            contest = self._contest(clients, arrivals, models.result())
             return self._play(contest, arrivals, models.result())
         finally:
             arrivals.stop()
-
-    def _gather(self, arrivals: Arrivals, models: Background[Models], listening: float) -> None:
-        """Wait until all clients are here, or enough of them."""
-        explained = False
-        while not arrivals.wait(self._policy.pause(time.monotonic() - listening)):
-            models.raise_if_failed()
-            if self._policy.suffices(len(arrivals.here()), time.monotonic() - listening):
-                break
-            if models.is_over and not explained:
-                explained = True
-                self._screen.note(f"missing: {arrivals.named(arrivals.missing())}; {self._policy.explanation}")
-        arrivals.running = True
-        if missing := arrivals.missing():
-            self._screen.warn(f"begins without {arrivals.named(missing)}, which may still come and join in")
 
     def _play(self, contest: Contest, arrivals: Arrivals, models: Models) -> int:
         begun = {entry: start.round for entry, start in models.starts.items()}
@@ -145,20 +131,21 @@ class Hosting:
         updates = self._config.sample or self._config.clients or 1
         return make_models(self._config, self._shape, tests, self._record.folder, self._recorder, updates)
 
-    def _contest(self, site: Site, arrivals: Arrivals, models: Models) -> Contest:
+    def _contest(self, clients: Clients, arrivals: Arrivals, models: Models) -> Contest:
         names = labels(self._entries)
         contestants = [
             Contestant(
                 entry,
                 make_strategy(entry.strategy, models.trainable, models.structure),
-                site.federation(names[entry], arrivals.nodes),
+                clients.site.federation(names[entry], arrivals.nodes),
                 self._config.train_config(self._shape.num_classes, entry.seed),
                 self._config.sample,
                 models.tests.on(self._test),
                 self._terms,
                 measures=self._config.measures,
                 examples=arrivals.examples,
-                absent=arrivals.absent,
+                revoked=clients.revoked,
+                late=arrivals.late,
             )
             for entry in self._entries
         ]

@@ -27,6 +27,9 @@ from task.update import Arrays, Memory
 
 _LOOK_SECONDS = 0.05  # between two looks whether enough clients can be reached
 
+LATE = "the client has not come since the server started"
+REVOKED = "the client was revoked"
+
 log = logging.getLogger("fedarena")
 
 
@@ -95,7 +98,8 @@ class Contestant:
         conditions: what the scenario does in its rounds; None: nothing.
         measures: whether clients test on their own shards in a round.
         examples: how many examples each client has, by its number, as far as that is known beforehand.
-        absent: of a round that begins when it is called, the clients that it asks nothing of, with the reason of each.
+        revoked: the clients that are shut out, as it is known when it is called.
+        late: those that have not come yet, likewise.
     """
 
     entry: Entry
@@ -108,7 +112,8 @@ class Contestant:
     conditions: Conditions | None = None
     measures: Callable[[int], bool] = lambda _: False
     examples: Mapping[int, int] = field(default_factory=dict)
-    absent: Callable[[], Mapping[int, str]] = dict
+    revoked: Callable[[], Collection[int]] = frozenset
+    late: Callable[[], Collection[int]] = frozenset
 
     @property
     def memory(self) -> Memory:
@@ -171,7 +176,11 @@ class _Round:
     def __init__(self, contestant: Contestant, server_round: int, arrays: Arrays, journal: Journal, stop: Stop) -> None:
         self.contestant, self.number, self.arrays = contestant, server_round, arrays
         self.journal, self.stop = journal, stop
-        absent = contestant.absent()  # before the nodes: who is not among them has a node by then
+        late, self.revoked = (
+            contestant.late(),
+            contestant.revoked(),
+        )  # before the nodes: who is not late has one by then
+        absent = dict.fromkeys(late, LATE) | dict.fromkeys(self.revoked, REVOKED)
         self.nodes = dict(contestant.federation.nodes)  # may change while the round is played
         chosen = choose(sorted(self.nodes), contestant.sample, contestant.entry.seed, server_round, absent)
         self.clients = {self.nodes[client]: client for client in chosen}
@@ -230,7 +239,7 @@ class _Round:
         try:
             view = Chosen(grid, present)
             if isinstance(strategy, Shell):
-                strategy.clients = {node: client for client, node in self.nodes.items()}
+                strategy.clients = {node: k for k, node in self.nodes.items() if k not in self.revoked}
             messages = list(strategy.configure_train(self.number, wire.record(self.arrays), config, view))
             messages = [self._fated(message, fates) for message in messages]
             self.bytes_down += sum(wire.array_bytes(message) for message in messages)

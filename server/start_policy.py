@@ -1,7 +1,12 @@
 """When a run with real clients begins: with all of them, or after a while with enough."""
 
+import time
 from dataclasses import dataclass
+from typing import Any
 
+from server.arrivals import Arrivals
+from server.background import Background
+from server.screen import Screen
 from task.errors import UserError
 
 START_AFTER = 60.0  # seconds that the others have to come where only --min-clients is given
@@ -67,3 +72,26 @@ def start_policy(
             f"give --quorum {least}, too"
         )
     return StartPolicy(least, START_AFTER if start_after is None else start_after)
+
+
+def gather(arrivals: Arrivals, policy: StartPolicy, models: Background[Any], screen: Screen, listening: float) -> None:
+    """Wait until all clients are here, or enough of them, and say who is missing and what can be done about it.
+
+    Args:
+        arrivals: who is here.
+        policy: how many suffice, and when.
+        models: what is made meanwhile; its failure ends the waiting.
+        screen: what the user sees.
+        listening: when the server began to listen, by `time.monotonic`.
+    """
+    explained = False
+    while not arrivals.wait(policy.pause(time.monotonic() - listening)):
+        models.raise_if_failed()
+        if policy.suffices(len(arrivals.here()), time.monotonic() - listening):
+            break
+        if models.is_over and not explained:
+            explained = True
+            screen.note(f"missing: {arrivals.named(arrivals.missing())}; {policy.explanation}")
+    arrivals.running = True
+    if missing := arrivals.missing():
+        screen.warn(f"the run begins without {arrivals.named(missing)}, who may still come and join in")
