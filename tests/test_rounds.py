@@ -293,7 +293,7 @@ def without(grid: InlineGrid, revoked=(), late=(), strategy: str = "fedavg", **t
 def test_numbers_of_clients_may_have_holes(strategy):
     grid = InlineGrid({k: mover(k, number=k) for k in (0, 2, 7)})
     final, notes = play(grid, strategy, rounds=2)
-    assert final[0][0, 0] == np.float32(6)
+    assert final[0][0, 0] == pytest.approx(6)
     assert sorted((row.round, row.client) for row in notes.clients) == [(r, k) for r in (1, 2) for k in (0, 2, 7)]
     if strategy == "scaffold":
         assert set(notes.memories[-1]) == {"c", "client-0", "client-2", "client-7"}
@@ -328,7 +328,11 @@ def test_what_scaffold_remembers_of_a_member_goes_with_it():
     left = with_members(whole, [0, 2])
     assert left["c"][0] == pytest.approx((whole["client-0"][0] + whole["client-2"][0]) / 2)
     assert with_members(whole, [0, 1, 2, 9]) is whole and with_members(whole, [9]) == {} == with_members({}, [1])
-    assert len(grid.asked[-1]) == 2
+    straight, rounds = Notes(), iter(range(4))  # who is revoked while a server runs, and before it goes on, is the same
+    flips = replace(without(grid, strategy="scaffold"), revoked=lambda: [1] if next(rounds) else [])
+    run_rounds(flips, X, 0, 2, straight, Stop())
+    assert checkpoint.digest(straight.models[2]) == checkpoint.digest(notes.models[2])
+    assert straight.clients == [*notes.clients]
 
 
 def test_absent_members_count_against_the_quorum():
