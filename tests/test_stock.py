@@ -84,7 +84,7 @@ def test_flwr_run_plays_the_same_on_flowers_superlink(small_shards: Path, expect
 
 def test_the_run_config_of_flower_begins_with_the_same_defaults():
     given = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
-    flat = {name.replace("-", "_"): value for name, value in given.items() if name not in OF_THE_APP}
+    flat = {name.replace("-", "_"): value for name, value in given.items() if name.replace("-", "_") not in OF_THE_APP}
     assert config_of(flat) == RunConfig(clients=5)
 
 
