@@ -61,16 +61,14 @@ class RunMembers:
         if not active:
             raise UserError(f"{roster.folder}: has no members; make some: {roster.command('enroll', 'NAME')}")
         numbers = sorted(active) if clients is None else list(range(clients))
-        if any(client not in active for client in numbers):
-            last = {member.client: f"{member.name}, is revoked" for member in roster.members}
-            missing = [
-                f"client {client}{', ' + last[client] if client in last else ' is not enrolled'}"
-                for client in numbers
-                if client not in active
-            ]
+        if missing := [client for client in numbers if client not in active]:
+            last = {member.client: member.name for member in roster.members}
+            told = [f"client {client} ({last[client]}) is revoked" for client in missing if client in last]
+            if nobody := spelled(client for client in missing if client not in last):
+                told.append(f"nobody is enrolled as client {nobody}")
             raise UserError(
                 f"{roster.folder}: --clients {clients} stands for the clients {spelled(numbers)}, and "
-                f"{'; '.join(missing)}: leave --clients out to take all members, the clients {spelled(active)}"
+                f"{', '.join(told)}: leave --clients out to take all members, the clients {spelled(active)}"
             )
         return cls([RunMember(client, active[client].name) for client in numbers], roster)
 
@@ -81,7 +79,7 @@ class RunMembers:
         Raises:
             UserError: run.json contradicts itself.
         """
-        numbers = list(range(run["config"]["clients"] or _UNENROLLED))
+        numbers = range(run["config"].get("clients") or _UNENROLLED)
         if saved := run.get("members"):
             members = [RunMember(one["client"], one.get("name"), one.get("key")) for one in saved]
             if len({member.client for member in members}) != len(numbers):

@@ -51,8 +51,8 @@ def test_a_new_run_takes_all_who_are_enrolled_also_where_numbers_have_holes(fede
     members = RunMembers.new(None, roster)
     assert members.names == {0: "a", 2: "c", 3: "d"} and not members.revoked()
     assert RunMembers.new(1, roster).numbers == (0,)
-    said = r"--clients 5 stands for the clients 0 to 4, and client 1, b, is revoked; client 4 is not enrolled: leave "
-    with pytest.raises(UserError, match=f"{said}--clients out to take all members, the clients 0, 2 to 3"):
+    said = r"--clients 5 stands for the clients 0 to 4, and client 1 .b. is revoked, nobody is enrolled as client 4: "
+    with pytest.raises(UserError, match=f"{said}leave --clients out to take all members, the clients 0, 2 to 3"):
         RunMembers.new(5, roster)
     revoke(federation, ["a", "c", "d"])
     with pytest.raises(UserError, match="has no members; make some: python -m server enroll NAME --federation"):
