@@ -202,7 +202,7 @@ def _enroll(options: argparse.Namespace) -> None:
     host, _, port = roster.server.rpartition(":")
     everywhere = "[::]" if host.startswith("[") else "0.0.0.0"  # noqa: S104 as every server that others call
     start = roster.command("--listen", f"{everywhere}:{port}", "--test", TEST)
-    _say(*lines, "", f"Server, with all members (client{'s' if count != 1 else ''} {_numbers(roster)}):", f"  {start}")
+    _say(*lines, "", f"Server, with all members ({_active(roster)}):", f"  {start}")
 
 
 def _revoke(options: argparse.Namespace) -> None:
@@ -214,7 +214,7 @@ def _revoke(options: argparse.Namespace) -> None:
             for member in members
         ),
         "A run that it takes part in goes on without it, also when it is resumed.",
-        f"Members now: {f'the clients {_numbers(roster)}' if roster.active else 'none'}.",
+        f"Members now: {_active(roster)}.",
     )
 
 
@@ -306,8 +306,10 @@ def _members(roster: Roster, names: Sequence[str], client: int | None, now: date
     ]
 
 
-def _numbers(roster: Roster) -> str:
-    return spelled(member.client for member in roster.active)
+def _active(roster: Roster) -> str:
+    """Who belongs to the federation: "client 3", or "clients 0 to 4"."""
+    numbers = [member.client for member in roster.active]
+    return f"client{'s' if len(numbers) != 1 else ''} {spelled(numbers)}" if numbers else "nobody"
 
 
 def _hand_out(roster: Roster, member: Member) -> Member:

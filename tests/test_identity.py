@@ -589,7 +589,7 @@ def test_revoke_and_renew_by_command(federation, capsys):
     assert command("renew", "--host", "new.example.org", "--federation", federation) == 0
     told = capsys.readouterr().out
     assert "a (client 0) is revoked. Nobody else gets its number" in told
-    assert f"python -m server enroll a --federation {federation}\n" in told and "Members now: none." in told
+    assert f"python -m server enroll a --federation {federation}\n" in told and "Members now: nobody." in told
     assert "new.example.org" in told
     assert (federation / "server.pem").read_bytes() != before
 
