@@ -128,9 +128,9 @@ class RunMembers:
         left = len(self._members) - len(self.revoked())
         if left < quorum:
             raise UserError(
-                f"{left} of the run's {len(self._members)} members {'is' if left == 1 else 'are'} left, and a round needs "
-                f"{quorum} valid updates: {f'give --quorum {left}, ' if left else ''}enroll the others again by their "
-                "names, or start a new run with --out"
+                f"{left} of the run's {len(self._members)} members {'is' if left == 1 else 'are'} left, and a round "
+                f"needs {quorum} valid updates: {f'give --quorum {left}, ' if left else ''}enroll the others again by "
+                "their names, or start a new run with --out"
             )
 
 
