@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks.attack.strangers import ATTACKS, Port
 from benchmarks.command import QUIET, ROOT, CommandFailedError, run
-from benchmarks.deployment import Processes, _free_port
+from benchmarks.deployment import Processes, free_port
 from benchmarks.table import Table
 
 HONEST = ("north", "south", "east")
@@ -107,7 +107,7 @@ class _Field:
     """
 
     def __init__(self, folder: Path, rounds: int) -> None:
-        self.folder, self.rounds, self._port = folder, rounds, _free_port()
+        self.folder, self.rounds, self._port = folder, rounds, free_port()
         self._undisturbed: tuple[dict[str, str], int, int] | None = None  # hashes, peak memory, lines shown
 
     def prepare(self, processes: Processes) -> None:

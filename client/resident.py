@@ -144,6 +144,8 @@ class Resident:
         if greeting.topic == "refused":
             self._refused = Refused(f"the server refuses this client: {greeting.text}", by_server=True)
             self._stop.set()
+        elif greeting.topic == "wait":
+            self._status.say(greeting.text)
         elif greeting.topic == "over":
             self._status.over(greeting.text)
             if self._once:

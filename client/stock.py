@@ -64,6 +64,8 @@ def run_supernode(
                     topic, text = json.loads(line)
                     if topic == "refused":
                         raise UserError(f"the server refuses this client: {text}")
+                    if topic == "wait":
+                        console.print(text, highlight=False)
                     if topic == "over":
                         console.print(text, highlight=False)
                         if once:

@@ -13,7 +13,7 @@ from typing import Any  # noqa: E402
 
 from task.command import run_command  # noqa: E402
 from task.leave import leave  # noqa: E402
-from task.options import Parser, add_run_options, config_and_folder, seconds  # noqa: E402
+from task.options import Parser, add_run_options, config_and_folder, positive, seconds  # noqa: E402
 
 PROGRAM = "python -m server"
 COMMANDS = ("enroll", "revoke", "members", "renew")
@@ -72,6 +72,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--insecure", "plain HTTP, anyone may take part; needs no flag on 127.0.0.1", action="store_true")
     add("--round-deadline", "leave out who has not answered after so long; default: none", type=seconds, metavar="S")
     add("--patience", "how long a silent client is waited for; default: 60", type=seconds, metavar="S")
+    add(
+        "--min-clients",
+        "begin with so many when --start-after is over, and let the others join later; default: wait for all",
+        type=positive,
+        metavar="K",
+    )
+    add(
+        "--start-after",
+        "seconds since the server listens, for --min-clients; default: 60. Alone: with as many as --quorum",
+        type=seconds,
+        metavar="S",
+    )
     add("--out", "where the results go; default: runs/<time>", metavar="DIR")
     add("--resume", "go on with the run in this folder", metavar="DIR")
     add("--quiet", "show failures only", action="store_true")

@@ -23,7 +23,7 @@ class Admission:
     Args:
         link: the SuperLink.
         roster: who is enrolled; None: anyone may come as any client.
-        clients: how many take part.
+        clients: how many take part where anyone may come.
         note: told in one line what the user should know.
     """
 
@@ -38,11 +38,6 @@ class Admission:
         else:
             self._follow(roster)
             threading.Thread(target=self._watch, args=(roster,), name="roster", daemon=True).start()
-
-    @property
-    def names(self) -> dict[int, str]:
-        """What the clients are called, by number."""
-        return {member.client: member.name for member in self._roster.active} if self._roster else {}
 
     def number_of(self, node: int) -> int | None:
         """Which client a node is enrolled as."""
@@ -68,7 +63,7 @@ class Admission:
         while not self._ended.wait(_LOOK_SECONDS):
             if not roster.changed():
                 continue
-            before = {member.name for member in roster.active}
+            before = {member.public_key: member for member in roster.active}
             try:
                 roster.reload()
             except UserError as error:
@@ -76,11 +71,11 @@ class Admission:
                 self._ended.wait(_SAME_REFUSAL)
                 continue
             self._follow(roster)
-            after = {member.name for member in roster.active}
-            for name in sorted(before - after):
-                self._note(f"{name} was revoked and is refused from now on")
-            for name in sorted(after - before):
-                self._note(f"{name} was enrolled")
+            after = {member.public_key: member for member in roster.active}
+            for member in sorted((before[key] for key in before.keys() - after.keys()), key=lambda one: one.client):
+                self._note(f"{member.name} was revoked and is refused from now on")
+            for member in sorted((after[key] for key in after.keys() - before.keys()), key=lambda one: one.client):
+                self._note(f"{member.name} was enrolled as client {member.client}")
 
 
 class Refusals:

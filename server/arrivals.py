@@ -2,11 +2,12 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from flwr.app import Message
 
+from server.members import spelled
 from server.models import Shape
 from server.screen import Screen
 from server.site import Site
@@ -22,13 +23,13 @@ class Expected:
     """What a client has to fit.
 
     Attributes:
-        clients: how many take part; their numbers are 0..clients-1.
+        clients: the numbers of those who take part.
         shape: of the test set.
         tensorflow: the server's version.
         names: what the clients are called, by number; the others are "client 3".
     """
 
-    clients: int
+    clients: Collection[int]
     shape: Shape
     tensorflow: str
     names: Mapping[int, str]
@@ -40,8 +41,8 @@ class Expected:
 
     def objection(self, presence: Presence) -> str | None:
         """Why this client cannot take part; None if it can."""
-        if not 0 <= presence.client < self.clients:
-            return f"this run has the clients 0 to {self.clients - 1}, and this is client {presence.client}"
+        if presence.client not in self.clients:
+            return f"this run has the clients {spelled(self.clients)}, and this is client {presence.client}"
         if presence.input_shape != self.shape.input_shape:
             return f"its examples have the shape {presence.input_shape}, the test set's {self.shape.input_shape}"
         if presence.num_classes not in (0, self.shape.num_classes):
@@ -52,11 +53,11 @@ class Expected:
 class Nodes(Mapping[int, int]):
     """The node of each client, by number, for those who send messages. It changes when a client comes by another node.
 
-    A client that has not come yet has the node that it will have, or none, which is -1.
+    A client that has not come yet is at a node below 0, which nobody has and no message goes to; no two at the same.
     """
 
-    def __init__(self, clients: int) -> None:
-        self._nodes = dict.fromkeys(range(clients), -1)
+    def __init__(self, clients: Collection[int]) -> None:
+        self._nodes = {client: -1 - client for client in sorted(clients)}
 
     def __getitem__(self, client: int) -> int:
         return self._nodes[client]
@@ -81,6 +82,12 @@ class Arrivals:
         number_of: which client a node is enrolled as; None: it says so itself.
         hello: what a node is greeted with.
         screen: what the user sees.
+        revoked: numbers of the clients that may not come, as it is known when it is called; they are not waited for.
+
+    Attributes:
+        nodes: of the clients, as they come.
+        examples: that clients have declared, by client; the first word counts.
+        running: whether rounds are played, so that whoever comes for the first time is late.
     """
 
     def __init__(
@@ -90,11 +97,13 @@ class Arrivals:
         number_of: Callable[[int], int | None],
         hello: Greeting,
         screen: Screen,
+        revoked: Callable[[], Collection[int]] = frozenset,
     ) -> None:
         self._site, self._expected, self._number_of = site, expected, number_of
-        self._hello, self._screen = hello, screen
+        self._hello, self._screen, self._revoked = hello, screen, revoked
         self.nodes = Nodes(expected.clients)
-        self.examples: dict[int, int] = {}  # that clients have declared, by client; the first word counts
+        self.examples: dict[int, int] = {}
+        self.running = False
         self._federation = site.federation("", self.nodes)
         self._greeted: dict[int, str] = {}  # node and the mark under which it was greeted
         self._asked: dict[str, int] = {}  # message id and node
@@ -114,9 +123,21 @@ class Arrivals:
         self._thread.join()
 
     def missing(self) -> list[int]:
-        """Clients that have not come, or cannot be reached."""
-        here = {client for client, node in list(self._welcome.items()) if self._site.is_here(node)}
-        return [client for client in range(self._expected.clients) if client not in here]
+        """Clients that have not come, or cannot be reached; those that were revoked are not missed."""
+        here, revoked = self.here(), self._revoked()
+        return [client for client in self.nodes if client not in here and client not in revoked]
+
+    def here(self) -> set[int]:
+        """Clients that have come and can be reached."""
+        return {client for client, node in list(self._welcome.items()) if self._site.is_here(node)}
+
+    def late(self) -> set[int]:
+        """Clients that have not come yet; in a round that begins from now on they take part when they have."""
+        return {client for client in self.nodes if client not in self._welcome}
+
+    def named(self, clients: Collection[int]) -> str:
+        """Clients for the user."""
+        return ", ".join(map(self._expected.name, clients))
 
     def wait(self, seconds: float) -> bool:
         """Until all are here, at most so long; whether they are."""
@@ -173,7 +194,12 @@ class Arrivals:
             return
         enrolled, client = self._number_of(node), presence.client
         name = self._expected.name(client if enrolled is None else enrolled)
+        if enrolled == client and client not in self._expected.clients:
+            self._put_off(node, client)
+            return
         objection = self._expected.objection(presence)
+        if client in self._revoked():  # of a roster in which a number was given twice
+            objection = f"client {client} of this run was {self._expected.name(client)}, which was revoked"
         if enrolled is not None and enrolled != client:
             objection = f"it is enrolled as client {enrolled}, but its shard says client {client}"
         if objection is None and self._welcome.get(client, node) != node and self._site.is_here(self._welcome[client]):
@@ -181,19 +207,29 @@ class Arrivals:
         if objection:
             self._refuse(node, name, objection)
             return
-        self._welcome[client] = node
         if presence.num_examples > 0:
             self.examples.setdefault(client, presence.num_examples)
+        late = self.running and client not in self._welcome
         self.nodes.seat(client, node)
+        self._welcome[client] = node  # after its node is known: from now on it is not late
         self._changed.set()
-        missing = ", ".join(self._expected.name(other) for other in self.missing())
+        missing = self.named(self.missing())
         other = f"; its TensorFlow is {presence.tensorflow}, this one {self._expected.tensorflow}: bits may differ"
         self._screen.note(
             f"{name} is here"
+            + (" and joins in the next round" if late else "")
             + (other if presence.tensorflow != self._expected.tensorflow else "")
             + (f"; missing: {missing}" if missing else "")
         )
         _log.info("client is here", extra={"fields": {"client": client, "node": node}})
+
+    def _put_off(self, node: int, client: int) -> None:
+        """Tell a member of the federation that this run has begun without it; it stays, for the next run."""
+        others = f"this run has the clients {spelled(self._expected.clients)}"
+        self._screen.note(f"client {client} is here and waits for the next run: {others}")
+        _log.info("client waits for the next run", extra={"fields": {"client": client, "node": node}})
+        told = f"{others}: client {client} waits for the next run"
+        self._federation.grid.push_messages([Greeting("wait", told).message(node)])
 
     def _refuse(self, node: int, name: str, objection: str) -> None:
         self._screen.warn(f"refused: {name}: {objection}")
@@ -202,7 +238,8 @@ class Arrivals:
 
     def _watch(self) -> None:
         """Tell when a client gets lost, and when it is back."""
-        for client, node in list(self._welcome.items()):
+        revoked = self._revoked()  # who was shut out is not waited for
+        for client, node in [(client, node) for client, node in self._welcome.items() if client not in revoked]:
             here, name = self._site.is_here(node), self._expected.name(client)
             if not here and client not in self._away:
                 self._away.add(client)

@@ -27,9 +27,14 @@ class Background(Generic[T]):
         except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
             self._error = error
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the function has returned or raised."""
+        return not self._thread.is_alive()
+
     def raise_if_failed(self) -> None:
         """Raise what the function raised, if it is over already."""
-        if not self._thread.is_alive():
+        if self.is_over:
             self.result()
 
     def result(self, timeout: float | None = None) -> T:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from server.certificates import check_host
+from server.members import spelled
 from server.roster import FOLDER, Member, Roster, lock
 from task.errors import UserError
 from task.identity import SUFFIX, Identity
@@ -39,19 +41,20 @@ def enroll(
 
     Args:
         folder: the federation's; made if missing.
-        names: of the new members; each gets the lowest number that no active member has, and `clients/NAME.identity`.
+        names: of the new members; each gets `clients/NAME.identity` and a number above all that were ever given, or
+            again the one that it had before it was revoked: the same site has the same shard.
         hosts: DNS names or IP addresses at which clients reach the server. The first one goes into the identities;
             all of them into the server's certificate, which is renewed where it lacks one.
         port: at which they reach it; None: as last time, at first PORT.
-        client: the number for the only name given.
+        client: the number for the only name given; one that nobody of another name ever had.
         now: the present, if it shall be another.
 
     Returns:
         The roster, and the new members in the order of their names.
 
     Raises:
-        UserError: a name or host that is not allowed, or taken; a number that is taken; no host for a new federation;
-            a CA that has expired.
+        UserError: a name or host that is not allowed, or taken; a number that is or was another's; no host for a new
+            federation; a CA that has expired.
         OSError: the folder cannot be written.
     """
     hosts = [check_host(host) for host in hosts]
@@ -144,7 +147,10 @@ def add_commands(subparsers: argparse._SubParsersAction[Any]) -> None:
         "--port", help=f"port at which they reach it; default: as last time, at first {PORT}", metavar="N", type=_port
     )
     parser.add_argument(
-        "--client", help="number of the client's shard; default: the lowest free one", metavar="K", type=_number
+        "--client",
+        help="number of the client's shard, which nobody else ever had; default: the one after the highest",
+        metavar="K",
+        type=_number,
     )
     parser = command("revoke", "shut clients out, also of a running server", _revoke)
     parser.add_argument("names", help="of the clients", metavar="NAME", nargs="+")
@@ -176,8 +182,15 @@ def run(options: argparse.Namespace) -> int:
 def _enroll(options: argparse.Namespace) -> None:
     folder = Path(options.federation)
     roster, members = enroll(folder, options.names, options.host, options.port, options.client)
+    count = len(roster.active)
     lines = [
-        f"Federation {folder}: {len(roster.active)} members; the server is {roster.server}.",
+        f"Federation {folder}: {count} member{'s' if count != 1 else ''}; the server is {roster.server}.",
+        *(
+            f"{member.name} was a member before and is client {member.client} again: the same site with the same shard."
+            " Another site needs another name."
+            for member in members
+            if any(other.name.lower() == member.name.lower() for other in roster.members if other.revoked)
+        ),
         "Move these files to the clients by a safe way: each holds a private key."
         if len(members) > 1
         else "Move this file to the client by a safe way: it holds a private key.",
@@ -190,13 +203,21 @@ def _enroll(options: argparse.Namespace) -> None:
         ]
     host, _, port = roster.server.rpartition(":")
     everywhere = "[::]" if host.startswith("[") else "0.0.0.0"  # noqa: S104 as every server that others call
-    start = roster.command("--listen", f"{everywhere}:{port}", "--clients", str(len(roster.active)), "--test", TEST)
-    _say(*lines, "", "Server:", f"  {start}")
+    start = roster.command("--listen", f"{everywhere}:{port}", "--test", TEST)
+    _say(*lines, "", f"Server, with all members ({_active(roster)}):", f"  {start}")
 
 
 def _revoke(options: argparse.Namespace) -> None:
-    _, members = revoke(Path(options.federation), options.names)
-    _say(*(f"{member.name} is revoked; number {member.client} is free again." for member in members))
+    roster, members = revoke(Path(options.federation), options.names)
+    _say(
+        *(
+            f"{member.name} (client {member.client}) is revoked. Nobody else gets its number; it has it back when it is"
+            f" enrolled again by its name: {roster.command('enroll', member.name)}"
+            for member in members
+        ),
+        "A run that it takes part in goes on without it, also when it is resumed.",
+        f"Members now: {_active(roster)}.",
+    )
 
 
 def _renew(options: argparse.Namespace) -> None:
@@ -268,15 +289,29 @@ def _members(roster: Roster, names: Sequence[str], client: int | None, now: date
     for name in names:
         if other := next((member for member in active if member.name.lower() == name.lower()), None):
             raise UserError(f"{other.name} is a member already; first {roster.command('revoke', other.name)}")
-    if other := next((member for member in active if member.client == client), None):
-        raise UserError(f"number {client} belongs to {other.name}; choose another, or leave --client out")
-    taken = {member.client for member in active}
-    numbers = [client] if client is not None else _lowest_free(taken, len(names))
-    return [Member(name, number, b"", now) for name, number in zip(names, numbers, strict=True)]
+    last = {member.client: member for member in roster.members}  # who had each number last
+    before = {member.name.lower(): number for number, member in last.items()}
+    if client is not None and (other := last.get(client)) and other.name.lower() != names[0].lower():
+        was = "belongs to" if other.revoked is None else "belonged to"
+        raise UserError(
+            f"number {client} {was} {other.name}, and no number is given twice: choose another, or leave --client out"
+        )
+    if client is not None and (had := before.get(names[0].lower(), client)) != client:
+        raise UserError(
+            f"{names[0]} was client {had} and is that again: leave --client out, or enroll it by another name"
+        )
+    fresh = itertools.count(max(last, default=-1) + 1)
+    numbers = [client if client is not None else before.get(name.lower()) for name in names]
+    return [
+        Member(name, next(fresh) if number is None else number, b"", now)
+        for name, number in zip(names, numbers, strict=True)
+    ]
 
 
-def _lowest_free(taken: Collection[int], count: int) -> list[int]:
-    return [number for number in range(len(taken) + count) if number not in taken][:count]
+def _active(roster: Roster) -> str:
+    """Who belongs to the federation: "client 3", or "clients 0 to 4"."""
+    numbers = [member.client for member in roster.active]
+    return f"client{'s' if len(numbers) != 1 else ''} {spelled(numbers)}" if numbers else "nobody"
 
 
 def _hand_out(roster: Roster, member: Member) -> Member:

@@ -2,7 +2,8 @@
 
 import gc
 import signal
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -20,6 +21,7 @@ from server.results import entries_of
 from server.rounds import Contestant, Terms
 from server.screen import Screen
 from server.site import Site
+from server.start_policy import StartPolicy, gather
 from server.stop import Stop
 from strategies.specify import make_strategy
 from task.config import RunConfig
@@ -34,25 +36,30 @@ class Clients:
 
     Attributes:
         site: where they come to.
+        numbers: of the run's members.
         names: what they are called, by number, where that is known.
         number_of: which client a node is enrolled as; None: it says so itself.
+        revoked: numbers of those who may not come, as it is known when it is called.
     """
 
     site: Site
+    numbers: Collection[int]
     names: Mapping[int, str]
     number_of: Callable[[int], int | None]
+    revoked: Callable[[], Collection[int]] = frozenset
 
 
 class Hosting:
     """One run with real clients.
 
     Args:
-        config: what is compared; `clients` is given.
+        config: what is compared; `clients` is given: the number of members.
         record: the run's folder and run.json.
         screen: what the user sees.
         test: the file with the test set.
         shape: of the test set.
         terms: when a round counts.
+        policy: when the run begins.
         started: Unix time of the start of the command.
     """
 
@@ -64,10 +71,11 @@ class Hosting:
         test: Path,
         shape: Shape,
         terms: Terms,
+        policy: StartPolicy,
         started: float,
     ) -> None:
         self._config, self._record, self._screen = config, record, screen
-        self._test, self._shape, self._terms = test, shape, terms
+        self._test, self._shape, self._terms, self._policy = test, shape, terms, policy
         self._entries = entries_of(config)
         self._recorder = Recorder(record.folder, record.checkpoints, screen, self._entries, started)
         self._stop = Stop()
@@ -79,18 +87,17 @@ class Hosting:
             UserError: for a model that does not do.
             KeyboardInterrupt: before the first round.
         """
-        assert self._config.clients is not None
+        listening = time.monotonic()
         models = Background(self._models)
-        expected = Expected(self._config.clients, self._shape, version("tensorflow"), clients.names)
+        expected = Expected(clients.numbers, self._shape, version("tensorflow"), clients.names)
         hello = Greeting("hello", config=self._config.train_config(self._shape.num_classes, self._config.seeds[0]))
-        arrivals = Arrivals(clients.site, expected, clients.number_of, hello, self._screen)
+        arrivals = Arrivals(clients.site, expected, clients.number_of, hello, self._screen, clients.revoked)
         arrivals.start()
         try:
-            self._screen.step(f"waiting for {self._config.clients} clients; importing TensorFlow")
-            while not arrivals.wait(1.0):
-                models.raise_if_failed()
+            self._screen.step(f"waiting for {len(arrivals.missing())} clients; importing TensorFlow")
+            gather(arrivals, self._policy, models, self._screen, listening)
             self._recorder.reached("all clients here")
-            contest = self._contest(clients.site, arrivals, models.result())
+            contest = self._contest(clients, arrivals, models.result())
             return self._play(contest, arrivals, models.result())
         finally:
             arrivals.stop()
@@ -124,19 +131,21 @@ class Hosting:
         updates = self._config.sample or self._config.clients or 1
         return make_models(self._config, self._shape, tests, self._record.folder, self._recorder, updates)
 
-    def _contest(self, site: Site, arrivals: Arrivals, models: Models) -> Contest:
+    def _contest(self, clients: Clients, arrivals: Arrivals, models: Models) -> Contest:
         names = labels(self._entries)
         contestants = [
             Contestant(
                 entry,
                 make_strategy(entry.strategy, models.trainable, models.structure),
-                site.federation(names[entry], arrivals.nodes),
+                clients.site.federation(names[entry], arrivals.nodes),
                 self._config.train_config(self._shape.num_classes, entry.seed),
                 self._config.sample,
                 models.tests.on(self._test),
                 self._terms,
                 measures=self._config.measures,
                 examples=arrivals.examples,
+                revoked=clients.revoked,
+                late=arrivals.late,
             )
             for entry in self._entries
         ]

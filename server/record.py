@@ -1,6 +1,6 @@
 """run.json, the final models, the plot and the report: what is left of a run when it is over."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from server.checkpoint import Checkpoints
@@ -34,6 +34,7 @@ class RunRecord:
         command: how the user called.
         resumed: whether the folder holds this run already.
         service: how real clients are served, so that `--resume` does it again; None in a simulation.
+        members: who takes part, see `server.members.RunMembers.record`; None in a simulation.
         scenarios: who had which part in each scenario of a simulation, see `server.cut.scenario_facts`.
         tensorboard: whether event files are written, too; a run that goes on keeps those that it has up to date.
 
@@ -51,6 +52,7 @@ class RunRecord:
         *,
         resumed: bool,
         service: Mapping[str, Any] | None = None,
+        members: Sequence[Mapping[str, Any]] | None = None,
         scenarios: Mapping[str, Any] | None = None,
         tensorboard: bool = False,
     ) -> None:
@@ -73,6 +75,7 @@ class RunRecord:
             **({"scenarios": dict(scenarios)} if scenarios else {}),
             **({"service": dict(service)} if service else {}),
             "weights_by": _weights_by(config),
+            **({"members": [dict(member) for member in members]} if members else {}),
             "results": {},
             "status": "running",
             "exit_status": None,

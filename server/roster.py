@@ -47,7 +47,7 @@ class Member:
 
     Attributes:
         name: unique among those who are not revoked.
-        client: the number of its shard; also unique among them.
+        client: the number of its shard; nobody of another name ever gets it.
         public_key: in PEM, as Flower's `public_key_to_bytes` gives it.
         enrolled: when, in UTC.
         revoked: when, in UTC; None for a member in good standing.

@@ -30,6 +30,9 @@ from task.update import Arrays, Memory
 
 _LOOK_SECONDS = 0.05  # between two looks whether enough clients can be reached
 
+LATE = "the client has not come since the server started"
+REVOKED = "the client was revoked"
+
 log = logging.getLogger("fedarena")
 
 
@@ -113,6 +116,8 @@ class Contestant:
         conditions: what the scenario does in its rounds; None: nothing.
         measures: whether clients test on their own training data in a round.
         examples: how many examples each client has, by its number, as far as that is known beforehand.
+        revoked: the clients that are shut out, as it is known when it is called.
+        late: those that have not come yet, likewise.
     """
 
     entry: Entry
@@ -125,6 +130,8 @@ class Contestant:
     conditions: Conditions | None = None
     measures: Callable[[int], bool] = lambda _: False
     examples: Mapping[int, int] = field(default_factory=dict)
+    revoked: Callable[[], Collection[int]] = frozenset
+    late: Callable[[], Collection[int]] = frozenset
 
     @property
     def memory(self) -> Memory:
@@ -272,9 +279,15 @@ class _Round:
     ) -> None:
         self.contestant, self.number, self.arrays = contestant, server_round, arrays
         self.journal, self.stop = journal, stop
-        federation = contestant.federation
-        chosen = choose(len(federation.nodes), contestant.sample, contestant.entry.seed, server_round)
-        self.clients = {federation.nodes[client]: client for client in chosen}
+        late, self.revoked = (
+            contestant.late(),
+            contestant.revoked(),
+        )  # before the nodes: who is not late has one by then
+        absent = dict.fromkeys(late, LATE) | dict.fromkeys(self.revoked, REVOKED)
+        self.nodes = dict(contestant.federation.nodes)  # may change while the round is played
+        chosen = choose(sorted(self.nodes), contestant.sample, contestant.entry.seed, server_round, absent)
+        self.clients = {self.nodes[client]: client for client in chosen}
+        self.absent = {self.nodes[client]: absent[client] for client in chosen if client in absent}
         self.accepted = self.refused = self.bytes_up = self.bytes_down = 0
         self.replied = self.not_finite = 0  # how many sent an update, and one that is not finite
         self.examine, self.begun = examine, time.perf_counter()
@@ -344,16 +357,18 @@ class _Round:
         strategy, grid = self.contestant.strategy, self.contestant.federation.grid
         needs = needs_of(strategy)
         fates = self._fates()
-        present = [node for node in self.clients if node not in fates or not fates[node].absent]
-        if not present:
-            return self.arrays  # nobody was there: nothing was learned, and the next round may be better
+        present = [n for n in self.clients if n not in self.absent and (n not in fates or not fates[n].absent)]
+        for node, reason in self.absent.items():
+            self._report(Verdict(node, "failed", reason, expected=True))  # told when it was revoked, or missed at first
+        if not present:  # in a scenario nothing was learned, and the next round may be better
+            return None if self.absent else self.arrays
         config = wire.train_config({**self.contestant.config, "server-round": self.number, wire.NEEDS: list(needs)})
         if self.contestant.measures(self.number):
             config[wire.MEASURE] = True
         try:
             view = Chosen(grid, present)
             if isinstance(strategy, Shell):
-                strategy.clients = {node: client for client, node in self.contestant.federation.nodes.items()}
+                strategy.clients = {node: k for k, node in self.nodes.items() if k not in self.revoked}
             messages = list(strategy.configure_train(self.number, wire.record(self.arrays), config, view))
             messages = [self._fated(message, fates) for message in messages]
             self.bytes_down += sum(wire.array_bytes(message) for message in messages)
@@ -465,9 +480,30 @@ class _Round:
         self.journal.client(row, verdict)
 
 
-def choose(clients: int, sample: int | None, seed: int, server_round: int) -> list[int]:
-    """Which clients take part in a round: the same for every strategy, in ascending order."""
-    if sample is None or sample >= clients:
-        return list(range(clients))
-    picked = seeds.stream(seed, "sample", server_round).choice(clients, size=sample, replace=False)
-    return sorted(int(client) for client in picked)
+def choose(
+    clients: Sequence[int], sample: int | None, seed: int, server_round: int, absent: Collection[int] = ()
+) -> list[int]:
+    """Draw the clients of a round, the same for every strategy.
+
+    Args:
+        clients: the numbers of all members, ascending.
+        sample: how many; None: all, the absent among them.
+        seed: of the contestant.
+        server_round: the round's number.
+        absent: members that cannot be asked. Where one is drawn, a stand-in is drawn for it, so that rounds which draw
+            none of them are as ever, and a revoked member does not cost the rounds that it is drawn in.
+
+    Returns:
+        The numbers in ascending order; absent ones only if there is nobody to stand in for them.
+    """
+    if sample is None or sample >= len(clients):
+        return list(clients)
+    stream = seeds.stream(seed, "sample", server_round)
+    picked = [clients[i] for i in stream.choice(len(clients), size=sample, replace=False)]
+    vacant = sorted(client for client in picked if client in absent)
+    if vacant:
+        others = [clients[i] for i in stream.permutation(len(clients))]
+        stand_ins = [client for client in others if client not in picked and client not in absent][: len(vacant)]
+        replaced = vacant[: len(stand_ins)]
+        picked = [client for client in picked if client not in replaced] + stand_ins
+    return sorted(picked)

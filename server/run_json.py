@@ -61,6 +61,12 @@ class _Source(_Facts):
     versions: dict[str, str] = {}
 
 
+class _Member(_Facts):
+    client: _Whole
+    name: str | None = None
+    key: str | None = None
+
+
 class _Run(_Source):
     kind: str | None = None
     fedarena: str = ""
@@ -73,6 +79,7 @@ class _Run(_Source):
     weights_by: dict[str, str] = {}
     dp_epsilon: dict[str, float] = {}
     service: dict[str, Any] = {}
+    members: list[_Member] = []
     sources: list[_Source] = []
 
 

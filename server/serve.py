@@ -1,25 +1,28 @@
 """Serve real clients: check what the user asked for, open the folder, listen, run."""
 
 import logging
+import shlex
 import signal
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from server.background import Background
 from server.checks import check_strategies
+from server.members import RunMembers
 from server.record import RunRecord
 from server.results import RunFolder
 from server.roster import Roster
 from server.screen import open_screen
+from server.start_policy import StartPolicy, start_policy
 from server.stop import Broken
 from task.address import is_loopback
 from task.chatter import Chatter, console_on
-from task.config import RunConfig, parse
+from task.config import Positive, RunConfig, Seconds, parse
 from task.errors import UserError, describe, describe_invalid
 from task.limits import check_limits
 from task.logfile import log_to
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
     from server.screen import Screen
 
 INSECURE = "INSECURE: plain HTTP, no authentication. Anyone who reaches {address} can take part, read and change all."
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _log = logging.getLogger("fedarena")
 
 
@@ -46,6 +48,8 @@ class Service:
         insecure: plain HTTP, anyone may come.
         round_deadline: seconds, None: none.
         patience: seconds for which a silent client is waited for.
+        min_clients: how many clients suffice to begin, once `start_after` seconds are over; see `start_policy`.
+        start_after: seconds since the server listens.
     """
 
     listen: str = "127.0.0.1:9092"
@@ -54,6 +58,8 @@ class Service:
     insecure: bool = False
     round_deadline: Seconds | None = None
     patience: Seconds = 60.0
+    min_clients: Positive | None = None
+    start_after: Seconds | None = None
 
     @classmethod
     def read(cls, saved: Mapping[str, Any], given: Mapping[str, Any]) -> "Service":
@@ -108,8 +114,10 @@ def serve(
     check_limits()
     host, port = parse_listen(service.listen)
     test, shape, dataset, digest = read_test(Path(service.test))
-    config = parse({**config.model_dump(), "clients": config.clients or 5, "dataset": dataset})
-    roster = _roster(service, host, config)
+    roster = _roster(service, host)
+    members = RunMembers.resumed(saved, roster) if opened else RunMembers.new(config.clients, roster)
+    config = parse({**config.model_dump(), "clients": len(members.numbers), "dataset": dataset})
+    policy = _policy(service, members, config, folder)
     with ExitStack() as stack:
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, at any time
         stack.callback(signal.signal, signal.SIGTERM, before)
@@ -122,11 +130,13 @@ def serve(
         log_to(results.events_path)
         data = {"sha256": digest, "shards": {"test": digest}}
         kept = asdict(service) | {"test": str(test), "federation": str(Path(service.federation).absolute())}
-        record = RunRecord(results, config, data, command, resumed=opened is not None, service=kept)
+        record = RunRecord(
+            results, config, data, command, resumed=opened is not None, service=kept, members=members.record()
+        )
         try:
             record.begin()
             screen.step("starting the SuperLink")
-            status = _host(host, port, roster, config, record, screen, test, shape, service, started)
+            status = _host(host, port, roster, members, config, record, screen, test, shape, service, policy, started)
         except KeyboardInterrupt:
             record.interrupted()
             return 130
@@ -145,12 +155,14 @@ def _host(
     host: str,
     port: int,
     roster: Roster | None,
+    members: RunMembers,
     config: RunConfig,
     record: RunRecord,
     screen: "Screen",
     test: Path,
     shape: "Shape",
     service: Service,
+    policy: StartPolicy,
     started: float,
 ) -> int:
     from server.admission import Admission, Refusals
@@ -159,7 +171,6 @@ def _host(
     from server.rounds import majority, terms_of
     from task.greeting import SIGN_OF_LIFE_SECONDS
 
-    assert config.clients is not None
     link = Link(
         host,
         port,
@@ -168,7 +179,7 @@ def _host(
         patience=service.patience,
         refused=Refusals(screen.warn, roster),
     )
-    admission = Admission(link, roster, config.clients, screen.note)
+    admission = Admission(link, roster, len(members.numbers), screen.note)
     link.start()
     try:
         address = f"{host}:{link.port}"
@@ -176,6 +187,9 @@ def _host(
             screen.note(f"listening on {address}: TLS, {len(roster.active)} clients enrolled")
             if warning := roster.warning():
                 screen.warn(warning)
+            for client in sorted(members.revoked()):
+                name = members.names.get(client, "nobody")
+                screen.warn(f"{name} (client {client}) is not enrolled any more: the run goes on without this client")
         else:
             screen.warn(INSECURE.format(address=address))
         if service.patience < 2 * SIGN_OF_LIFE_SECONDS:
@@ -186,9 +200,9 @@ def _host(
         _log.info("listening", extra={"fields": {"address": address, "tls": roster is not None}})
         offer = Background(lambda: _offer_app(link))
         terms = terms_of(config, majority(config), tries=3, deadline=service.round_deadline, recovery=service.patience)
-        hosting = Hosting(config, record, screen, test, shape, terms, started)
+        hosting = Hosting(config, record, screen, test, shape, terms, policy, started)
         offer.result()
-        return hosting.run(Clients(link, admission.names, admission.number_of))
+        return hosting.run(Clients(link, members.numbers, members.names, admission.number_of, members.revoked))
     finally:
         admission.stop()
         link.stop()
@@ -217,7 +231,7 @@ def parse_listen(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _roster(service: Service, host: str, config: RunConfig) -> Roster | None:
+def _roster(service: Service, host: str) -> Roster | None:
     """Who is enrolled; None where anyone may come."""
     folder = Path(service.federation)
     if service.insecure:
@@ -231,14 +245,22 @@ def _roster(service: Service, host: str, config: RunConfig) -> Roster | None:
         )
     roster = Roster.open(folder)
     roster.check_certificate()
-    there = {member.client for member in roster.active}
-    clients = config.clients or 0
-    if missing := [str(client) for client in range(clients) if client not in there]:
-        raise UserError(
-            f"{folder}: nobody is enrolled as client {', '.join(missing)} of {clients}; "
-            "enroll them, or ask for fewer --clients"
-        )
     return roster
+
+
+def _policy(service: Service, members: RunMembers, config: RunConfig, folder: Path) -> StartPolicy:
+    """When the run begins.
+
+    Raises:
+        UserError: it never could, or no round of it could count.
+    """
+    from server.rounds import majority, terms_of
+
+    quorum = terms_of(config, majority(config)).quorum
+    members.check_quorum(quorum)
+    resume = shlex.join(["python", "-m", "server", "--resume", str(folder), "--min-clients", str(quorum)])
+    advice = f"to begin with {quorum} clients, end this server (Ctrl-C) and go on: {resume}"
+    return start_policy(service.min_clients, service.start_after, len(members.numbers), quorum, advice)
 
 
 def read_test(file: Path) -> "tuple[Path, Shape, str, str]":

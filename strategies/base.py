@@ -74,7 +74,7 @@ class Shell(FlowerFedAvg):
         ranges: of the rule's options that are numbers.
         asks: what its train messages say beside the round's configuration.
         report: told what became of each reply.
-        clients: the number of the client at each node, where that is known.
+        clients: the number of the client at each node, where that is known: all who may still take part.
         expected: what the replies of the next aggregation have to be; None, as in Flower's own `start`: answers to the
             messages that this strategy made.
         memory: what the strategy remembers between rounds, by name; a checkpoint holds it, and a resumed run puts it

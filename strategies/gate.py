@@ -26,7 +26,7 @@ class Verdict:
     update: Update | None = None  # as sent, for a reply that could be read
     facts: Facts = field(default_factory=Facts)
     bytes_up: int = 0
-    expected: bool = False  # the scenario asked for it: no news to anybody
+    expected: bool = False  # the scenario asked for it, or the user was told before: no news to anybody
     stray: bool = False  # nobody asked for it: whoever was asked has a word of its own
     not_finite: bool = False  # rejected because its arrays hold NaN or infinity
 

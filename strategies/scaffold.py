@@ -1,6 +1,6 @@
 """SCAFFOLD: gradients corrected for the drift of each client (Karimireddy et al. 2020, arXiv:1910.06378, option II)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -113,6 +113,31 @@ def correction(
     return dict(zip(stepped(x, trainable), sent, strict=True)) if any(s.any() for s in sent) else {}
 
 
+def with_members(memory: Memory, members: Collection[int]) -> Memory:
+    """Return the memory without the variates of clients that are no members of the federation any more.
+
+    A variate that is never renewed would stay in c for ever, and c - c_i would no longer be 0 in the mean of those who
+    train: it would go on steering the model away from their optimum.
+
+    Args:
+        memory: as `scaffold` returned it; not changed.
+        members: the numbers of all who may still take part.
+
+    Returns:
+        The same memory if nobody left; else c is the mean of the variates left, where a client never seen has 0.
+    """
+    names = {_name(0, client) for client in members}
+    own = {name: arrays for name, arrays in memory.items() if name in names}
+    if len(own) == len(memory.keys() - {SERVER}):
+        return memory
+    if not own:
+        return {}
+    total = Sum(memory[SERVER])
+    for arrays in own.values():
+        total.add(arrays, 1)
+    return {SERVER: total.divided_by(len(names)), **own}
+
+
 class Scaffold(MemoryShell):
     """Flower strategy around `scaffold`: every client gets its own message, with its correction beside the model.
 
@@ -144,6 +169,8 @@ class Scaffold(MemoryShell):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Flower's messages, each with its client's correction."""
+        if self.clients:
+            self.memory = with_members(self.memory, self.clients.values())
         self._seen = {
             "clients": len(self.clients) or len(list(grid.get_node_ids())),
             "local_learning_rate": config.get("learning_rate"),

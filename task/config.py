@@ -12,6 +12,7 @@ from task.scenario import Scenario, scenario_of
 Positive = Annotated[int, Field(ge=1, lt=2**31)]
 Factor = Annotated[float, Field(gt=1, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Optimizer = Literal["sgd", "adam", "adamw", "adagrad", "rmsprop", "nadam", "lion"]
 Init = Literal["shared", "independent"]  # how clients begin: from common initial weights, or each from its own

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
-Topic = Literal["hello", "refused", "over"]
+Topic = Literal["hello", "wait", "refused", "over"]
 
 SIGN_OF_LIFE_SECONDS = 5.0  # between two signs of life of a resident client, also while it trains
 _RECORD = "greeting"
@@ -20,7 +20,8 @@ class Greeting:
     """What the server says.
 
     Attributes:
-        topic: `hello` asks who is there; `refused` says why this client may not take part; `over` ends a run.
+        topic: `hello` asks who is there; `wait` says that this client takes part in the next run; `refused` says why it
+            may not take part; `over` ends a run.
         text: for the user.
         config: of the train messages to come, so that a client can prepare; empty where there are none.
     """

@@ -45,8 +45,10 @@ def add_run_options(parser: argparse.ArgumentParser, *, data: bool = True) -> No
         metavar="NAME",
     )
     add("--rounds", f"default: {default.rounds}", type=int, metavar="N")
-    many = ", or as many as a folder of shards holds" if data else "; their shards are numbered from 0"
-    add("--clients", f"default: 5{many}", type=int, metavar="N")
+    many = (
+        "5, or as many as a folder of shards holds" if data else "all who are enrolled, else 5; N: the clients 0 to N-1"
+    )
+    add("--clients", f"default: {many}", type=int, metavar="N")
     add(
         "--sample",
         "clients that take part in a round, the same for all strategies; default: all",

@@ -400,13 +400,13 @@ def check_flwr_run(words: list[str]) -> None:
     from flwr.cli.app import app
     from flwr.common.config import parse_config_args
 
-    from server.app import config_of
+    from server.app import OF_THE_APP, config_of
 
     command: Any = typer.main.get_command(app)
     given = command.commands["run"].make_context("run", words).params
     assert given["app"] == "."
     changed = parse_config_args(list(given["run_config_overrides"]))
-    config_of({name: value for name, value in changed.items() if name not in ("test", "out")})
+    config_of({name: value for name, value in changed.items() if name.replace("-", "_") not in OF_THE_APP})
 
 
 CHECK: dict[str, Callable[[list[str]], object]] = {  # the longest beginning first

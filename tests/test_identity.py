@@ -7,6 +7,7 @@ import ssl
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 
@@ -354,15 +355,30 @@ def test_more_hosts_renew_the_server_certificate_by_the_same_ca(federation):
     assert set(Roster.open(federation).hosts) == {*HOSTS, "::2", "e.example.org", "localhost", "127.0.0.1", "::1"}
 
 
-def test_numbers_are_given_and_given_again(federation):
+def test_a_number_is_given_to_one_name_alone(federation):
     enroll(federation, ["c"], client=7)
     enroll(federation, ["d"])
-    assert numbers(Roster.open(federation)) == {"a": 0, "b": 1, "c": 7, "d": 2}
+    assert numbers(Roster.open(federation)) == {"a": 0, "b": 1, "c": 7, "d": 8}
     revoke(federation, ["b", "d"])
-    enroll(federation, ["e", "f", "g"])
-    assert numbers(Roster.open(federation)) == {"a": 0, "c": 7, "e": 1, "f": 2, "g": 3}
+    enroll(federation, ["e", "D", "f"])  # d comes back to its shard, the others never get it
+    assert numbers(Roster.open(federation)) == {"a": 0, "c": 7, "e": 9, "D": 8, "f": 10}
+    before = content(federation)
     refuse(["number 7 belongs to c"], enroll, federation, ["h"], client=7)
+    refuse(["number 1 belonged to b", "no number is given twice"], enroll, federation, ["h"], client=1)
+    refuse(["b was client 1", "another name"], enroll, federation, ["b"], client=2)
     refuse(["--client 8"], enroll, federation, ["h", "i"], client=8)
+    assert content(federation) == before
+    enroll(federation, ["b"], client=1)
+    enroll(federation, ["h"], client=2)  # which nobody ever had
+    assert numbers(Roster.open(federation)) == {"a": 0, "c": 7, "e": 9, "D": 8, "f": 10, "b": 1, "h": 2}
+
+
+def test_a_number_that_an_earlier_version_gave_twice_stays_with_whom_had_it_last(federation):
+    roster = Roster.open(federation)
+    a, b = roster.members
+    roster.save([a, replace(b, revoked=NOW), replace(b, name="c")])
+    enroll(federation, ["b"])
+    assert numbers(Roster.open(federation)) == {"a": 0, "c": 1, "b": 2}
 
 
 def test_a_revoked_name_can_come_back_with_another_key(federation):
@@ -441,7 +457,7 @@ def test_a_running_server_sees_who_comes_and_goes(federation):
     enroll(federation, ["c"])
     assert roster.changed()
     roster.reload()
-    assert numbers(roster) == {"c": 0, "b": 1}
+    assert numbers(roster) == {"c": 2, "b": 1}
     assert roster.members == Roster.open(federation).members
 
 
@@ -527,7 +543,7 @@ def test_enroll_tells_how_to_start_everyone(federation, capsys):
     told = capsys.readouterr().out
     assert "  python -m client --identity c.identity --shard shard-2.npz\n" in told
     assert "  python -m client --identity d-1.identity --shard shard-3.npz\n" in told
-    server = "  python -m server --listen 0.0.0.0:9092 --clients 4 --test test.npz"
+    server = "  python -m server --listen 0.0.0.0:9092 --test test.npz"
     assert f"{server} --federation {federation}\n" in told
     for member in Roster.open(federation).active[2:]:
         assert member.fingerprint in told
@@ -537,7 +553,8 @@ def test_the_default_folder_needs_no_option(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert command("enroll", "a", "--host", "h", "--host", "::1", "--port", "443", "--client", "4") == 0
     told = capsys.readouterr().out
-    assert "python -m server --listen 0.0.0.0:443 --clients 1 --test test.npz\n" in told
+    assert "1 member;" in told and "Server, with all members (client 4):\n" in told
+    assert "python -m server --listen 0.0.0.0:443 --test test.npz\n" in told
     assert max(map(len, told.splitlines())) <= 80
     assert Identity.read("federation/clients/a.identity").server == "h:443"
     assert numbers(Roster.open("federation")) == {"a": 4}
@@ -571,7 +588,8 @@ def test_revoke_and_renew_by_command(federation, capsys):
     assert Roster.open(federation).active == ()
     assert command("renew", "--host", "new.example.org", "--federation", federation) == 0
     told = capsys.readouterr().out
-    assert "a is revoked" in told
+    assert "a (client 0) is revoked. Nobody else gets its number" in told
+    assert f"python -m server enroll a --federation {federation}\n" in told and "Members now: nobody." in told
     assert "new.example.org" in told
     assert (federation / "server.pem").read_bytes() != before
 

@@ -1016,7 +1016,7 @@ HERE = Presence(0, (8, 8, 1), 3, 10, "2.21.0")
 def scene() -> Iterator[Any]:
     """A village, the screen, and arrivals that expect three clients: node 11 is enrolled as client 1."""
     village, screen = Village(), Screen()
-    expected = Expected(3, Shape((8, 8, 1), 3), "2.21.0", {1: "bob"})
+    expected = Expected(range(3), Shape((8, 8, 1), 3), "2.21.0", {1: "bob"})
     arrivals = Arrivals(village, expected, {11: 1}.get, Greeting("hello", config={"seed": 0}), screen)
     arrivals.start()
     yield SimpleNamespace(village=village, screen=screen, arrivals=arrivals)
@@ -1026,7 +1026,7 @@ def scene() -> Iterator[Any]:
 def test_clients_are_greeted_and_seated_until_all_are_here(scene):
     village, arrivals = scene.village, scene.arrivals
     assert not arrivals.wait(0.01)
-    assert arrivals.missing() == [0, 1, 2] and dict(arrivals.nodes) == {0: -1, 1: -1, 2: -1}
+    assert arrivals.missing() == [0, 1, 2] and dict(arrivals.nodes) == {0: -1, 1: -2, 2: -3}
     village.come(10, HERE)
     until(lambda: arrivals.missing() == [1, 2], "client 0")
     village.come(11, replace(HERE, client=1, num_classes=0, num_examples=0))

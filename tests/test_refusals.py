@@ -190,7 +190,7 @@ def test_nothing_but_the_fleet_api_answers(secure: Scene, identities: Path, path
 
 
 def test_nobody_else_was_disturbed_and_revoked_while_connected(secure: Scene, identities: Path, small_shards: Path):
-    """The last scene: bob is revoked while he waits, bill takes his place, cyd comes, and all three train."""
+    """The last scene: bob is revoked while he waits and comes back with another key, cyd comes, and all three train."""
     bob = secure.comers["bob"]
     bob.says("connected to")
     assert bob.running
@@ -203,10 +203,11 @@ def test_nobody_else_was_disturbed_and_revoked_while_connected(secure: Scene, id
         "refused: bob (client 1), which was revoked",
     )
 
-    secure.deployment.manage("enroll", "bill", "--federation", identities)
-    secure.server.says("bill was enrolled")
+    told = secure.deployment.manage("enroll", "bob", "--federation", identities)
+    assert "bob was a member before and is client 1 again" in told
+    secure.server.says("bob was enrolled as client 1")
     clients = [secure.comers["ada"]]
-    for number, name in ((1, "bill"), (2, "cyd")):
+    for number, name in ((1, "bob"), (2, "cyd")):
         given = ["--identity", identity(identities, name), "--server", secure.deployment.address, ONCE]
         shard = small_shards / f"shard-{number}.npz"
         clients.append(secure.deployment.run("-m", "client", "--shard", shard, *given, name=name))

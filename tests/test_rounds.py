@@ -14,8 +14,9 @@ from server.conditions import Fate
 from server.contest import FINISHED, Contest, Start
 from server.federation import Federation
 from server.results import Entry
-from server.rounds import Contestant, Stopped, choose, run_rounds
+from server.rounds import Contestant, Stopped, Terms, choose, run_rounds
 from server.stop import Stop
+from strategies.scaffold import with_members
 from strategies.specify import make_strategy
 from task import wire
 
@@ -163,8 +164,8 @@ def test_sampled_clients_are_the_same_for_every_strategy_and_change_with_round_a
     assert asked["fedavg"] == asked["fedmedian"] == asked["flwr.serverapp.strategy.FedAvg"]
     assert all(len(nodes) == 4 for nodes in asked["fedavg"])
     assert len({tuple(nodes) for nodes in asked["fedavg"]}) > 1
-    assert choose(10, 4, 0, 1) != choose(10, 4, 1, 1)
-    assert choose(3, None, 0, 1) == choose(3, 5, 0, 1) == [0, 1, 2]
+    assert choose(range(10), 4, 0, 1) != choose(range(10), 4, 1, 1)
+    assert choose(range(3), None, 0, 1) == choose(range(3), 5, 0, 1) == [0, 1, 2]
 
 
 def test_means_hold_one_model_and_not_one_per_client(monkeypatch):
@@ -287,6 +288,95 @@ def test_drift_is_told_beside_the_global_step():
         (0, pytest.approx(6), pytest.approx(1)),  # four values moved by 3; the mean moved by +1
         (1, pytest.approx(2), pytest.approx(-1)),
     ]
+
+
+# Members ------------------------------------------------------------------------------------------------------------
+
+
+def without(grid: InlineGrid, revoked=(), late=(), strategy: str = "fedavg", **terms) -> Contestant:
+    """A contestant of the clients of a grid and of those who are absent, who are at no node."""
+    nodes = grid.nodes | {client: -1 - client for client in (*revoked, *late)}
+    plain = contestant(grid, strategy)
+    federation = replace(plain.federation, nodes=nodes)
+    return replace(plain, federation=federation, revoked=lambda: revoked, late=lambda: late, terms=Terms(**terms))
+
+
+@pytest.mark.parametrize("strategy", ["weighted", "scaffold", "flwr.serverapp.strategy.FedAvg"])
+def test_numbers_of_clients_may_have_holes(strategy):
+    grid = InlineGrid({k: mover(k, number=k) for k in (0, 2, 7)})
+    final, notes = play(grid, strategy, rounds=2)
+    assert final[0][0, 0] == pytest.approx(6)
+    assert sorted((row.round, row.client) for row in notes.clients) == [(r, k) for r in (1, 2) for k in (0, 2, 7)]
+    if strategy == "scaffold":
+        assert set(notes.memories[-1]) == {"c", "client-0", "client-2", "client-7"}
+    sampled, _ = play(InlineGrid({k: mover(1, number=k) for k in (0, 2, 7)}), strategy, sample=2)
+    assert sampled[0][0, 0] == 3
+
+
+@pytest.mark.parametrize("strategy", ["weighted", "scaffold", "flwr.serverapp.strategy.FedAvg"])
+def test_a_revoked_member_is_told_of_in_every_round_and_asked_nothing(strategy):
+    grid, notes = InlineGrid({k: mover(k, number=k) for k in (0, 2)}), Notes()
+    final = run_rounds(without(grid, [1, 3], [5], strategy, quorum=2), X, 0, 2, notes, Stop())
+    assert final[0][0, 0] == 2
+    assert [sorted(nodes) for nodes in grid.asked] == [[100, 102]] * 2
+    told = sorted((r.round, r.client, r.status, r.reason) for r in notes.clients if r.status != "ok")
+    reasons = {1: "the client was revoked", 3: "the client was revoked"}
+    reasons[5] = "the client has not come since the server started"
+    assert told == [(n, k, "failed", reason) for n in (1, 2) for k, reason in reasons.items()]
+    assert [(row.clients_ok, row.clients_rejected) for row in notes.rounds[1:]] == [(2, 3)] * 2
+    if strategy == "scaffold":  # whoever is late counts in its N, whoever is revoked does not
+        c = notes.memories[1]["c"][0][0, 0]
+        assert c == pytest.approx(sum(notes.memories[1][f"client-{k}"][0][0, 0] for k in (0, 2)) / 3)
+
+
+def test_what_scaffold_remembers_of_a_member_goes_with_it():
+    grid, notes = InlineGrid({k: mover(k + 1, number=k) for k in range(3)}), Notes()
+    run_rounds(without(grid, strategy="scaffold"), X, 0, 1, notes, Stop())
+    whole = notes.memories[1]
+    gone = replace(without(grid, strategy="scaffold"), revoked=lambda: [1])
+    gone.remember(whole)
+    run_rounds(gone, notes.models[1], 2, 2, notes, Stop())
+    assert set(whole) - set(notes.memories[2]) == {"client-1"}
+    left = with_members(whole, [0, 2])
+    assert left["c"][0] == pytest.approx((whole["client-0"][0] + whole["client-2"][0]) / 2)
+    assert with_members(whole, [0, 1, 2, 9]) is whole and with_members(whole, [9]) == {} == with_members({}, [1])
+    straight, rounds = Notes(), iter(range(4))  # who is revoked while a server runs, and before it goes on, is the same
+    flips = replace(without(grid, strategy="scaffold"), revoked=lambda: [1] if next(rounds) else [])
+    run_rounds(flips, X, 0, 2, straight, Stop())
+    assert checkpoint.digest(straight.models[2]) == checkpoint.digest(notes.models[2])
+    assert set(straight.clients) == set(notes.clients)
+
+
+def test_absent_members_count_against_the_quorum():
+    grid = InlineGrid({k: mover(k, number=k) for k in (0, 2)})
+    with pytest.raises(Stopped, match="round 1 brought 2 valid updates from 3 clients, 3 are needed"):
+        run_rounds(without(grid, [1], quorum=3), X, 0, 2, Notes(), Stop())
+    with pytest.raises(Stopped, match="round 1 brought no valid update from 2 clients"):
+        run_rounds(without(InlineGrid({}), [1], [2]), X, 0, 2, Notes(), Stop())
+
+
+def test_a_late_client_joins_in_the_next_round_and_costs_no_try_before():
+    grid, notes, rounds = InlineGrid({k: mover(k, number=k) for k in range(3)}), Notes(), iter(range(4))
+    late = replace(without(grid, quorum=2, tries=1), late=lambda: [2] if next(rounds) < 2 else [])
+    run_rounds(late, X, 0, 3, notes, Stop())
+    assert [sorted(nodes) for nodes in grid.asked] == [[100, 101]] * 2 + [[100, 101, 102]]
+    assert [row.clients_ok for row in notes.rounds] == [0, 2, 2, 3]
+
+
+def test_stand_ins_are_drawn_for_absent_members_and_change_no_other_round():
+    members = [0, 2, 3, 5, 8, 9]
+    changed = 0
+    for server_round in range(1, 60):
+        plain = choose(members, 3, 0, server_round)
+        assert plain == [members[i] for i in choose(range(6), 3, 0, server_round)]
+        drawn = choose(members, 3, 0, server_round, {2, 5})
+        kept = set(plain) - {2, 5}
+        assert len(set(drawn)) == 3 and drawn == sorted(drawn) and not {2, 5} & set(drawn) and kept <= set(drawn)
+        changed += drawn != plain
+        assert (drawn == plain) == (kept == set(plain))
+        few = choose(members, 3, 0, server_round, {2, 3, 5, 8})  # two are left: the third is told of as absent
+        assert len(few) == 3 and {0, 9} <= set(few)
+    assert 0 < changed < 59
 
 
 # Checkpoints --------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from federation import ROOT, Deployment, hashes, simulated, until
 
-from server.app import config_of
+from server.app import OF_THE_APP, config_of
 from task.config import RunConfig
 
 OPTIONS = {"model": "mlp", "rounds": 2, "batch-size": 16, "steps": 20}
@@ -84,7 +84,7 @@ def test_flwr_run_plays_the_same_on_flowers_superlink(small_shards: Path, expect
 
 def test_the_run_config_of_flower_begins_with_the_same_defaults():
     given = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
-    flat = {name.replace("-", "_"): value for name, value in given.items() if name not in ("test", "out")}
+    flat = {name.replace("-", "_"): value for name, value in given.items() if name.replace("-", "_") not in OF_THE_APP}
     assert config_of(flat) == RunConfig(clients=5)
 
 
