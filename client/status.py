@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # imported when there is something to show
@@ -19,10 +20,11 @@ class Status:
     Args:
         console: where lines go; a terminal gets a live line, too.
         address: of the server, "HOST:PORT".
+        log: the log file, where errors are with their traceback.
     """
 
-    def __init__(self, console: "Console", address: str) -> None:
-        self._console, self._address = console, address
+    def __init__(self, console: "Console", address: str, log: Path) -> None:
+        self._console, self._address, self._log = console, address, log
         self._lock = threading.RLock()
         self._last_contact = 0.0
         self._trouble, self._troubled_at = "", 0.0
@@ -86,11 +88,16 @@ class Status:
             if epsilon is not None:
                 fields["dp_epsilon"], privacy = epsilon, f"; epsilon {epsilon:.2f} in all"
             if failure:
-                self._line(f"{_words(group)} failed: {failure}", style="red", level=logging.ERROR, **fields)
+                told = f"{_words(group)} failed: {self.with_log(failure)}"
+                self._line(told, style="red", level=logging.ERROR, **fields)
             elif self._spinner:
                 _log.info("%s trained", _words(group), extra={"fields": fields})
             else:
                 self._line(f"{_words(group)} trained in {seconds:.2f} s{privacy}", **fields)
+
+    def with_log(self, failure: str) -> str:
+        """Return an error's line with the place where its traceback is."""
+        return f"{failure}; more in {self._log}"
 
     def over(self, text: str) -> None:
         """The run is over."""

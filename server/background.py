@@ -27,6 +27,11 @@ class Background(Generic[T]):
         except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
             self._error = error
 
+    @property
+    def succeeded(self) -> bool:
+        """Whether the function has returned."""
+        return not self._thread.is_alive() and self._error is None
+
     def raise_if_failed(self) -> None:
         """Raise what the function raised, if it is over already."""
         if not self._thread.is_alive():

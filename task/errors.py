@@ -20,16 +20,16 @@ class UserError(Exception):
         super().__init__(shown(text, _LONGEST))
 
 
-def describe(error: BaseException) -> str:
+def describe(error: BaseException, longest: int = 300) -> str:
     """An exception on one line: its kind, and what it says without TensorFlow's list of where a graph was traced."""
     told = [line for line in map(str.strip, str(error).splitlines()) if line and not line.startswith(_TRACE)]
-    return one_line(": ".join([type(error).__name__, " ".join(told)]).rstrip(": "))
+    return one_line(": ".join([type(error).__name__, " ".join(told)]).rstrip(": "), longest)
 
 
-def one_line(text: str) -> str:
-    """A text on one line of at most 300 characters, for tables and terminals."""
+def one_line(text: str, longest: int = 300) -> str:
+    """A text on one line of at most so many characters, for tables and terminals."""
     words = " ".join(text.split())
-    return words if len(words) <= 300 else words[:297] + "..."
+    return words if len(words) <= longest else words[: longest - 3] + "..."
 
 
 def shown(value: object, longest: int = 120) -> str:
