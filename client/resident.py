@@ -28,7 +28,7 @@ _SHORTEST_POLL = 0.05  # seconds between two polls of a server that does not hol
 _LONGEST_POLL = 0.2
 _LONGEST_RETRY = 2.0
 _REFUSAL_SECONDS = 5.0  # that a server gets to hear that this client cannot take part, and to refuse it
-_REACH_SECONDS = 2.0  # for a server to be found, by a client that only wants to say that it cannot take part
+_REACH_SECONDS = 5.0  # for a server to be found, by a client that only wants to say that it cannot take part
 _TAKEN_SECONDS = 20.0  # until the server has certainly noticed that our predecessor is gone
 _log = logging.getLogger("fedarena")
 
@@ -94,6 +94,8 @@ class Resident:
     # -- the caller's thread: everything that takes TensorFlow
 
     def _work(self, message: Message) -> None:
+        if self._refused:
+            return
         if message.metadata.message_type == "query":
             self._prepare(message)
             return

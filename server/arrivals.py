@@ -196,6 +196,7 @@ class Arrivals:
 
     def _greet(self) -> None:
         arrived = self._site.arrived()
+        self._greeted = {node: mark for node, mark in self._greeted.items() if node in arrived}
         new = [node for node, mark in arrived.items() if self._greeted.get(node) != mark]
         if new:
             self._greeted |= {node: arrived[node] for node in new}

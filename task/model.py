@@ -154,7 +154,7 @@ def _own(keras: Any, name: str, input_shape: tuple[int, ...], num_classes: int) 
         known = {"input_shape": input_shape, "num_classes": num_classes}
         model = function(**{key: value for key, value in known.items() if key in wanted})
     except (Exception, SystemExit) as error:  # whatever the user's code raises is the user's to mend
-        raise UserError(f"model {name}: {describe(error)}") from error
+        raise UserError(f"model {name}: {describe(error, 1000)}") from error
     if not isinstance(model, keras.Model):
         raise UserError(f"model {name}: the function returned {type(model).__name__}, not a Keras model")
     try:

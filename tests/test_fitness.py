@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from federation import until
 from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
 from rich.console import Console
 
 from client.fleet import Refused
@@ -112,9 +114,9 @@ class Scene:
         self.resident = Resident(self.talk, config, status, once=True)  # type: ignore[arg-type]
 
     def told(self) -> str:
-        """The only error of its log, as logged."""
-        [event] = [line for line in map(json.loads, self.log.read_text().splitlines()) if line["level"] == "error"]
-        return str(event["event"] + event.get("trace", ""))
+        """The only error in its log that has a traceback, with it."""
+        [event] = [line for line in map(json.loads, self.log.read_text().splitlines()) if "trace" in line]
+        return str(event["event"] + event["trace"])
 
     def left(self) -> bytes:
         """All bytes of all replies."""
@@ -131,13 +133,15 @@ def greetings(**config: Any) -> list[Message]:
 
 
 @pytest.fixture(autouse=True)
-def logger() -> Iterator[None]:
-    """The project's logger is left without this module's file."""
+def surroundings() -> Iterator[None]:
+    """Messages need a task that sends them; the project's logger is left without this module's file."""
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1  # as `inline_grid` has it for all tests
     yield
-    import logging
-
-    logging.getLogger("fedarena").handlers = []
-    logging.getLogger("fedarena").propagate = True
+    log = logging.getLogger("fedarena")
+    for handler in log.handlers[:]:
+        log.removeHandler(handler)
+        handler.close()
+    log.propagate = True
 
 
 @pytest.mark.parametrize(
@@ -158,7 +162,7 @@ def logger() -> Iterator[None]:
         ({}, "{nets}:nothing", "model", "UserError", "has no attribute 'nothing'"),
         ({}, "{nets}:raises", "model", "UserError", f"RuntimeError: {SECRET} has no model"),
         ({}, "{nets}:leaves", "model", "UserError", f"SystemExit: {SECRET} is gone"),
-        ({}, "{nets}:broken", "model", "UserError", f"RuntimeError: {SECRET} has ?[31m no layer"),
+        ({}, "{nets}:broken", "model", "UserError", f"Error encountered: {SECRET} has no layer"),
         ({"x": np.zeros((24, 2, 2), np.uint8)}, "cnn", "model", "UserError", "cnn needs images of at least 4 x 4"),
     ],
 )
@@ -174,7 +178,7 @@ def test_who_cannot_take_part_says_why_to_its_owner_and_a_word_to_the_server(
     assert line.startswith("this client cannot take part: ") and says in line and str(scene.log) in line
     assert line.isprintable()
     assert "ready" not in scene.screen.getvalue()
-    assert says.replace("?", "\x1b") in scene.told().replace("?", "\x1b") and "Traceback" in scene.told()
+    assert says in scene.told() and "Traceback" in scene.told()
     told = next(Presence.read(r) for r in scene.talk.replies.values() if Presence.read(r).trouble)
     assert (told.client, told.trouble, told.error) == (1, word, error)
     assert b"4711" not in scene.left() and b"cat" not in scene.left()

@@ -1056,8 +1056,9 @@ def test_a_client_that_cannot_build_the_model_is_here_and_refused_and_waited_for
     until(lambda: [line for line in scene.screen.warnings if line.startswith(told)], "a refusal")
     assert scene.screen.notes == ["client 0 is here; missing: bob (client 1), client 2"]
     assert village.heard[10][2][0] == "refused"
-    del village.prepares[10]
-    village.come(10, HERE, mark="second")  # mended and started again
+    del village.prepares[10], village.marks[10]  # mended and started again, with a mark that does not tell so
+    until(lambda: 10 not in arrivals._greeted, "a look at who is there")
+    village.come(10, HERE)
     until(lambda: village.heard[10][3:] == TWICE, "a second greeting")
     assert arrivals.missing() == [0, 1, 2]
     scene.own.layout = HERE.layout
