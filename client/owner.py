@@ -33,7 +33,10 @@ def tell(message: Message, context: Context, error: BaseException | str, doing: 
     trace = error if isinstance(error, BaseException) else None
     _log.error("a %s message failed: %s", message.metadata.message_type, text, exc_info=trace)
     if context.node_config.get("notices"):
-        notice(context, "unfit" if message.metadata.message_type == "query" else "failed", text)
+        if message.metadata.message_type == "query":
+            notice(context, "unfit", text)
+        else:
+            notice(context, "failed", f"{round_name(message.metadata.group_id)} failed: {text}")
         return
     while len(_untaken) >= _MOST:
         _untaken.pop(next(iter(_untaken)), None)
@@ -56,3 +59,9 @@ def in_full(error: BaseException | str) -> str:
     """Return an error on one printable line: class and message; of a `UserError` its message, which says it all."""
     text: Any = error if isinstance(error, str | UserError) else describe(error, _LONGEST)
     return shown(str(text), _LONGEST)
+
+
+def round_name(group: str) -> str:
+    """Return a message's group id, such as "fedavg 1", as the owner reads it."""
+    label, _, number = group.rpartition(" ")
+    return f"{label} round {number}".strip() if number.isdecimal() else group

@@ -69,7 +69,7 @@ def run_supernode(
                     if topic == "unfit" and not unfit:
                         unfit, since = f"this client cannot take part: {text}; more in {log}", time.monotonic()
                     elif topic == "failed":
-                        console.print(f"failed: {text}; more in {log}", highlight=False, markup=False, soft_wrap=True)
+                        console.print(f"{text}; more in {log}", highlight=False, markup=False, soft_wrap=True)
                     elif topic == "refused":
                         raise UserError(unfit or f"the server refuses this client: {text}")
                     elif topic == "over":

@@ -269,4 +269,4 @@ def test_flowers_own_supernode_ends_with_what_its_app_could_not_do(tmp_path, mon
         run_supernode("here:1", None, {}, tmp_path, Console(file=screen), tmp_path / "client.out", once=True)
     more = f"; more in {tmp_path / 'client.out'}"
     assert str(ended.value) == f"this client cannot take part: building the model failed: MemoryError: too large{more}"
-    assert f"failed: ValueError: not now{more}" in screen.getvalue()
+    assert f"fedavg round 1 failed: ValueError: not now{more}" in screen.getvalue()
