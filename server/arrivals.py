@@ -17,7 +17,7 @@ from task.greeting import PROTOCOL, Greeting, Presence, Topic
 _AT_THE_CLIENT = "see the log at the client"
 _TROUBLES = {  # what a client's word for its trouble means (`client.fitness`), and how it is mended
     "protocol": f"its FedArena does not speak protocol {PROTOCOL}: install the same version of FedArena on both sides",
-    "shard": f"its shard cannot be read or not be trained on: {_AT_THE_CLIENT}",
+    "shard": f"its shard cannot be read or trained on: {_AT_THE_CLIENT}",
     "labels": f"its labels go beyond the test set's {{classes}} classes: {_AT_THE_CLIENT}",
     "model-not-allowed": "it was not started with --model {model}: its owner has to allow that model",
     "model": f"it cannot build the model {{model}}: {_AT_THE_CLIENT}",

@@ -171,9 +171,7 @@ def test_images_of_another_shape(secure: Scene):
 
 def test_labels_that_are_words(secure: Scene):
     """The client of the shape above comes to the same place afterwards, and does not hear what this one was told."""
-    here = (
-        "refused: cyd (client 2): its shard cannot be read or not be trained on: UserError, see the log at the client"
-    )
+    here = "refused: cyd (client 2): its shard cannot be read or trained on: UserError, see the log at the client"
     secure.refused("labels", "words.npz: labels must be integers of shape (n,), they are <U5", here)
     assert "zebra" not in secure.server.text
     assert "ready" not in secure.comers["labels"].text
