@@ -242,8 +242,6 @@ class Arrivals:
         if objection is None and self._welcome.get(client, node) != node and self._site.is_here(self._welcome[client]):
             objection = f"client {client} is here already"
         if objection:
-            if self._welcome.get(client) == node:
-                del self._welcome[client]
             self._refuse(node, name, objection)
             return
         if topic == "prepare":
@@ -257,16 +255,20 @@ class Arrivals:
             self.examples.setdefault(client, presence.num_examples)
         self.nodes.seat(client, node)
         self._changed.set()
-        missing = ", ".join(self._expected.name(other) for other in self._absent())
-        self._screen.note(
-            f"{name} is here" + self._expected.differences(presence) + (f"; missing: {missing}" if missing else "")
-        )
+        self._screen.note(f"{name} is here{self._expected.differences(presence)}{self._and_missing()}")
         _log.info("client is here", extra={"fields": {"client": client, "node": node}})
 
     def _refuse(self, node: int, name: str, objection: str) -> None:
         self._screen.warn(f"refused: {name}: {objection}")
         _log.warning("refused", extra={"fields": {"client": name, "node": node, "reason": objection}})
         self._say(Greeting("refused", objection), node)
+        for client in [client for client, its in self._welcome.items() if its == node]:  # it was here
+            del self._welcome[client]
+            self._screen.note(f"{name} is waited for again{self._and_missing()}")
+
+    def _and_missing(self) -> str:
+        missing = ", ".join(self._expected.name(client) for client in self._absent())
+        return f"; missing: {missing}" if missing else ""
 
     def _compare(self) -> None:
         """Take clients whose model has the arrays of the server's own as ready, and refuse the others."""
@@ -281,7 +283,6 @@ class Arrivals:
                 self._ready.add(client)
                 self._changed.set()
             else:
-                del self._welcome[client]
                 told = f"its model {self._expected.model} has other arrays than the server's: use the same file on both"
                 self._refuse(node, self._expected.name(client), told)
 

@@ -1054,7 +1054,9 @@ def test_a_client_that_cannot_build_the_model_is_here_and_refused_and_waited_for
     village.come(10, HERE)
     told = "refused: client 0: it cannot train one batch with the model mine:net: ResourceExhaustedError, see the log"
     until(lambda: [line for line in scene.screen.warnings if line.startswith(told)], "a refusal")
-    assert scene.screen.notes == ["client 0 is here; missing: bob (client 1), client 2"]
+    again = "client 0 is waited for again; missing: client 0, bob (client 1), client 2"
+    until(lambda: scene.screen.notes[-1] == again, "a note")
+    assert scene.screen.notes == ["client 0 is here; missing: bob (client 1), client 2", again]
     assert village.heard[10][2][0] == "refused"
     del village.prepares[10], village.marks[10]  # mended and started again, with a mark that does not tell so
     until(lambda: 10 not in arrivals._greeted, "a look at who is there")
