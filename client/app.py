@@ -5,24 +5,23 @@ A node's configuration says everything that is its own:
     partition-id   the client's number
     shard          the file with its private data
     models         names of own models that the server may ask for, separated by spaces; absent: any
-    notices        a file that takes down what the server says, for Flower's own SuperNode, whose apps cannot
+    notices        a file that takes down what the server says and what fails, for Flower's own SuperNode, whose apps
+                   have no terminal
     facts, errors, dp, dp-ledger: see `client.privacy`
 """
 
-import json
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from client import owner
+from client.fitness import check_model, checks, summary
 from client.privacy import guard
-from client.trainer import ShardClient
+from client.trainer import ShardClient, layout
 from task import wire
-from task.errors import UserError
-from task.greeting import Greeting, Presence
-from task.shardfile import load_shard, read_header
+from task.greeting import PROTOCOL, Greeting, Presence
 
 app = ClientApp(mods=[guard])
 
@@ -45,37 +44,39 @@ def evaluate(message: Message, context: Context) -> Message:
 
 @app.query()
 def query(message: Message, context: Context) -> Message:
-    """Who this is, when the server asks; what else it says is passed on to whoever runs this node."""
+    """Who this is and whether it can take part; what else the server says is passed on to whoever runs this node."""
     greeting = Greeting.read(message)
-    if notices := context.node_config.get("notices"):
-        with Path(str(notices)).open("a", encoding="utf-8") as file:
-            file.write(f"{json.dumps([greeting.topic, greeting.text])}\n")
-    told = context.node_config.get("facts", "all") == "all"
-    return presence(*_own(context), told).reply(message)
+    owner.notice(context, greeting.topic, greeting.text)
+    return presence(message, greeting, context).reply(message)
 
 
-@cache
-def presence(file: Path, client: int, told: bool) -> Presence:
-    """What a client says of itself; `told`: whether also how many examples it has."""
-    x, _ = load_shard(file)
-    classes, examples = read_header(file).num_classes or 0, len(x) if told else 0
-    return Presence(client, x.shape[1:], classes, examples, version("tensorflow"))
+def presence(message: Message, greeting: Greeting, context: Context) -> Presence:
+    """Check what the greeting asks for, and return what the client says of itself; of trouble a word and the class."""
+    file, client = _own(context)
+    shape: tuple[int, ...] = ()
+    classes, examples, trouble, raised, built = 0, 0, "", "", ""
+    asked = checks(greeting, file, context)
+    for check in asked:
+        try:
+            check.run()
+        except Exception as error:  # noqa: BLE001 - of any kind: the owner is told, the server gets its class
+            owner.tell(message, context, error, f"{check.doing} failed")
+            trouble, raised = check.word, type(error).__name__
+            break
+    if asked and trouble not in ("protocol", "shard"):
+        shape, classes, examples, _ = summary(file)
+    if context.node_config.get("facts", "all") != "all":
+        examples = 0
+    if greeting.topic == "prepare" and not trouble:
+        built = layout(file, dict(greeting.config or {}))
+    texts = {name: version(name) for name in ("tensorflow", "keras", "numpy")}
+    texts |= {"trouble": trouble, "error": raised, "layout": built}
+    return Presence(client, shape, classes, examples, protocol=PROTOCOL, **texts)
 
 
 def client_of(context: Context) -> ShardClient:
     """The client of a node."""
     return ShardClient(*_own(context))
-
-
-def check_model(name: str, context: Context) -> None:
-    """Let the server name its own models, and those of the user's that this client's owner allows: naming one runs it.
-
-    Raises:
-        UserError: it is not allowed here.
-    """
-    allowed = context.node_config.get("models")
-    if ":" in name and allowed is not None and name not in str(allowed).split():
-        raise UserError(f"the server asks for the model {name}, which this client was not started with: --model {name}")
 
 
 def _own(context: Context) -> tuple[Path, int]:

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,17 +98,27 @@ class Ledger:
         Raises:
             UserError: the ledger is damaged or cannot be written; the update must not leave then.
         """
+        with self._locked():
+            updates = self._read()
+            updates[noise] = updates.get(noise, 0) + 1
+            self._write(updates)
+        return _total(updates, delta)
+
+    def check(self) -> None:
+        """Refuse, with a `UserError`, a ledger that is damaged or lies where nothing can be written."""
+        with self._locked():
+            self._read()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
         try:
             with cache.lock(self._path.with_name(f".{self._path.name}.lock")):
-                updates = self._read()
-                updates[noise] = updates.get(noise, 0) + 1
-                self._write(updates)
+                yield
         except OSError as error:
             raise UserError(
                 f"{self._path}: cannot count what leaves this client ({error.strerror}), so nothing leaves; make it "
                 "writable, or name another file as dp-ledger"
             ) from error
-        return _total(updates, delta)
 
     def spent(self, delta: float) -> Spent:
         """The total so far.

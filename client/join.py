@@ -60,9 +60,10 @@ def join(member: Member) -> int:
     try:
         with ExitStack() as opened:
             chatter = opened.enter_context(Chatter(verbose=member.verbose))
-            log_to(member.logs / f"client-{number}.jsonl")
+            log = member.logs / f"client-{number}.jsonl"
+            log_to(log)
             console = console_on(chatter, live=not member.verbose)
-            chatter.redirect(member.logs / f"client-{number}.out")
+            chatter.redirect(said := member.logs / f"client-{number}.out")
             name = f"{identity.name} (client {number})" if identity else f"client {number}"
             console.print(f"{name}, shard {member.shard}, for the server {address}", highlight=False, soft_wrap=True)
             if not identity:
@@ -76,8 +77,8 @@ def join(member: Member) -> int:
                 from client.stock import run_supernode
 
                 folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="fedarena-client-")))
-                return run_supernode(address, identity, config, folder, console, once=member.once)
-            return _stay(address, number, identity, config, console, once=member.once)
+                return run_supernode(address, identity, config, folder, console, said, once=member.once)
+            return _stay(address, number, identity, config, console, log, once=member.once)
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -88,9 +89,11 @@ def _stay(
     identity: Identity | None,
     config: dict[str, Any],
     console: "Console",
+    log: Path,
     *,
     once: bool,
 ) -> int:
+    from client.fitness import summary
     from client.fleet import Fleet, Refused
     from client.resident import Resident
     from client.status import Status
@@ -98,11 +101,16 @@ def _stay(
     from task.open_key import open_key
 
     key = identity.key() if identity else open_key(number)
-    status = Status(console, address)
+    status = Status(console, address, log)
+
+    def load() -> None:
+        summary(Path(config["shard"]))
+        backend.load()
+
     try:
         fleet = Fleet(address, key, identity.ca if identity else None, register=identity is None)
         resident = Resident(fleet, config, status, once=once)
-        resident.run(backend.load)
+        resident.run(load)
     except Refused as refused:
         raise UserError(str(refused)) from None
     finally:
@@ -151,7 +159,7 @@ def node_config(member: Member, number: int, identity: Identity | None) -> dict[
     """What `client.app` and `client.privacy` read.
 
     Raises:
-        UserError: the --dp cannot be read.
+        UserError: the --dp cannot be read, or its ledger cannot be read and written.
     """
     config: dict[str, Any] = {
         "partition-id": number,
@@ -161,10 +169,12 @@ def node_config(member: Member, number: int, identity: Identity | None) -> dict[
         "errors": "kind",
     }
     if member.dp is not None:
+        from client.budget import Ledger
         from client.privacy import parse_dp
 
         parse_dp(member.dp)
         config["dp"] = member.dp
         owner = member.identity if identity and member.identity else member.shard
         config["dp-ledger"] = str(owner.absolute().with_suffix(".dp.json"))
+        Ledger(Path(config["dp-ledger"])).check()
     return config

@@ -8,7 +8,7 @@ client and in Flower's own SuperNode (`--node-config`) alike. Its keys:
   strategy needs (the configuration's "needs"; nothing where it does not say); of an evaluate reply loss, accuracy
   and num-examples.
 - "errors": "full" or "kind". Kind: of an error only the exception's class leaves, as its text may quote private data;
-  the traceback goes to the client's own log (logger "fedarena"). The default is full, and kind where there is a "dp".
+  the client's owner is told all of it (`client.owner`). The default is full, and kind where there is a "dp".
 - "dp": "clip=0.5,noise=1.0,delta=1e-5": clip the update and add Gaussian noise, see `Dp`.
 - "dp-ledger": the file that counts noised updates; by default beside the file that "identity" names.
 
@@ -34,12 +34,13 @@ from flwr.app import Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp.typing import ClientAppCallable
 from flwr.common.constant import ErrorCode
 
+from client import owner
 from client.budget import Ledger
 from task import wire
 from task.errors import UserError
 from task.update import Arrays
 
-LOCAL_ONLY = "details are in the client's own log"
+LOCAL_ONLY = "see the log at the client"
 NO_EVALUATION = "this client answers no evaluations: under dp exact figures of its data stay with it"
 
 log = logging.getLogger("fedarena")
@@ -136,10 +137,10 @@ def guard(message: Message, context: Context, call_next: ClientAppCallable) -> M
     except Exception as error:  # the app's, of any kind: it becomes an answer
         if tells_all:
             raise
-        log.exception("a %s message failed", message.metadata.message_type)
+        owner.tell(message, context, error)
         return _failure(message, f"{type(error).__name__}: {LOCAL_ONLY}")
     if reply.has_error() and not tells_all and reply.error.reason != NO_EVALUATION:
-        log.error("a %s message failed: %s", message.metadata.message_type, reply.error.reason)
+        owner.tell(message, context, f"Error {reply.error.code}: {reply.error.reason}")
         return _failure(message, f"Error {reply.error.code}: {LOCAL_ONLY}")
     return reply
 

@@ -9,24 +9,25 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.supercore.task_identity import TaskIdentity
 
-from client.app import app, check_model
+from client import owner
+from client.app import app
 from client.fleet import Fleet, Forgotten, Refused, Taken, Unreachable
 from client.status import Status
-from client.trainer import warm_up
 from task import wire
-from task.errors import describe
+from task.errors import UserError
 from task.greeting import SIGN_OF_LIFE_SECONDS, Greeting
 
 _SHORTEST_POLL = 0.05  # seconds between two polls of a server that does not hold the line
 _LONGEST_POLL = 0.2
 _LONGEST_RETRY = 2.0
+_REFUSAL_SECONDS = 5.0  # that a server gets to hear that this client cannot take part, and to refuse it
+_REACH_SECONDS = 5.0  # for a server to be found, by a client that only wants to say that it cannot take part
 _TAKEN_SECONDS = 20.0  # until the server has certainly noticed that our predecessor is gone
 _log = logging.getLogger("fedarena")
 
@@ -54,17 +55,17 @@ class Resident:
         self._refused: Refused | None = None
         self._contexts: dict[int, Context] = {}
         self._known: set[str] = set()  # ids of messages that are being worked on
-        self._wanted: dict[str, Any] = {}  # the training to prepare for
-        self._warm: dict[str, Any] = {}
 
     def run(self, load: Callable[[], object]) -> None:
         """Take part until Ctrl-C, or until a run is over with `once`.
 
         Args:
-            load: called first, while the other threads already talk to the server; imports what training takes.
+            load: called first, while the other threads already talk to the server; checks the data and imports what
+                training takes.
 
         Raises:
-            Refused: the server does not want this client.
+            Refused: the server does not want this client, or this client cannot take part.
+            UserError: as `load` raises it.
         """
         threads = [
             threading.Thread(target=work, name=work.__name__.strip("_"), daemon=True)
@@ -73,12 +74,14 @@ class Resident:
         for thread in threads:
             thread.start()
         try:
-            load()
+            try:
+                load()
+            except UserError:
+                self._stop.wait(_REFUSAL_SECONDS if self._connected.wait(_REACH_SECONDS) else 0)
+                raise
             gc.freeze()  # what was imported stays
             gc.enable()
             while not self._stop.is_set():
-                if self._wanted != self._warm:
-                    self._prepare(self._wanted)
                 with suppress(queue.Empty):
                     self._work(self._inbox.get(timeout=0.25))
         finally:
@@ -89,24 +92,38 @@ class Resident:
 
     # -- the caller's thread: everything that takes TensorFlow
 
-    def _prepare(self, config: dict[str, Any]) -> None:
-        """Build and trace while other clients are still coming."""
-        self._status.say("preparing the model")
-        context = self._context(0)
-        try:
-            check_model(str(config.get("model", "")), context)
-            warm_up(Path(str(context.node_config["shard"])), config)
-        except Exception as error:  # noqa: BLE001 - the first round raises it again, where it is reported
-            _log.warning("warm-up failed: %s", describe(error))
-        self._warm = config
-        self._status.say("ready")
-
     def _work(self, message: Message) -> None:
+        if self._refused:
+            return
+        if message.metadata.message_type == "query":
+            self._prepare(message)
+            return
         group = message.metadata.group_id
         self._status.begin(group)
         reply, seconds = self._run_app(message)
-        self._status.done(group, seconds, describe_error(reply), spent(reply))
+        self._status.done(group, seconds, owner.take(message) or describe_error(reply), spent(reply))
         self._answer(message, reply, 0.0 if self._config.get("facts") == "minimal" else seconds)
+
+    def _prepare(self, message: Message) -> None:
+        """Build and trace while other clients are still coming, and answer whether that went well."""
+        self._status.say("preparing the model")
+        if self._introduce(message):
+            self._status.say("ready")
+
+    def _introduce(self, message: Message) -> bool:
+        """Answer a query, and return whether this client can take part.
+
+        If it cannot, it stays until the server has refused it, which tells both sides that the answer has arrived.
+        """
+        reply, _ = self._run_app(message)
+        failure = owner.take(message) or describe_error(reply)
+        if failure and not self._refused:
+            self._refused = Refused(f"this client cannot take part: {self._status.with_log(failure)}")
+            leave = threading.Timer(_REFUSAL_SECONDS, self._stop.set)
+            leave.daemon = True
+            leave.start()
+        self._answer(message, reply, 0.0)
+        return not failure
 
     def _run_app(self, message: Message) -> tuple[Message, float]:
         began = time.perf_counter()
@@ -131,18 +148,22 @@ class Resident:
         return self._contexts[run_id]
 
     def _drain(self) -> None:
-        """Until the last answer has left."""
-        while not self._outbox.empty() and not self._stop.is_set():
+        """Wait until the last answer has left, at most so long as a server is given to hear it."""
+        until = time.monotonic() + _REFUSAL_SECONDS
+        while self._outbox.unfinished_tasks and not self._stop.is_set() and time.monotonic() < until:
             time.sleep(0.01)
-        time.sleep(0.2)
 
     # -- threads that talk
 
     def _hear(self, message: Message) -> None:
         greeting = Greeting.read(message)
-        self._answer(message, *self._run_app(message))
+        if greeting.topic == "prepare":
+            self._put(self._inbox, message)
+            return
+        self._introduce(message)
         if greeting.topic == "refused":
-            self._refused = Refused(f"the server refuses this client: {greeting.text}", by_server=True)
+            self._refused = self._refused or Refused(f"the server refuses this client: {greeting.text}", by_server=True)
+            self._drain()
             self._stop.set()
         elif greeting.topic == "wait":
             self._status.say(greeting.text)
@@ -151,8 +172,6 @@ class Resident:
             if self._once:
                 self._drain()
                 self._stop.set()
-        elif greeting.config:
-            self._wanted = dict(greeting.config)
 
     def _fetch(self) -> None:
         pause = _SHORTEST_POLL
@@ -190,6 +209,7 @@ class Resident:
                         break
                     else:
                         break
+                self._outbox.task_done()
 
     def _beat(self) -> None:
         while not self._stop.wait(SIGN_OF_LIFE_SECONDS):

@@ -3,7 +3,10 @@
 import logging
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from client.owner import round_name
 
 if TYPE_CHECKING:  # imported when there is something to show
     from rich.console import Console
@@ -19,10 +22,11 @@ class Status:
     Args:
         console: where lines go; a terminal gets a live line, too.
         address: of the server, "HOST:PORT".
+        log: the log file, where errors are with their traceback.
     """
 
-    def __init__(self, console: "Console", address: str) -> None:
-        self._console, self._address = console, address
+    def __init__(self, console: "Console", address: str, log: Path) -> None:
+        self._console, self._address, self._log = console, address, log
         self._lock = threading.RLock()
         self._last_contact = 0.0
         self._trouble, self._troubled_at = "", 0.0
@@ -72,7 +76,7 @@ class Status:
     def begin(self, group: str) -> None:
         """Training for a round begins; the group names strategy and round."""
         with self._lock:
-            self._doing = f"training {_words(group)}"
+            self._doing = f"training {round_name(group)}"
             _log.info("%s", self._doing, extra={"fields": {"round": group}})
 
     def done(self, group: str, seconds: float, failure: str | None, epsilon: float | None = None) -> None:
@@ -86,11 +90,16 @@ class Status:
             if epsilon is not None:
                 fields["dp_epsilon"], privacy = epsilon, f"; epsilon {epsilon:.2f} in all"
             if failure:
-                self._line(f"{_words(group)} failed: {failure}", style="red", level=logging.ERROR, **fields)
+                told = f"{round_name(group)} failed: {self.with_log(failure)}"
+                self._line(told, style="red", level=logging.ERROR, **fields)
             elif self._spinner:
-                _log.info("%s trained", _words(group), extra={"fields": fields})
+                _log.info("%s trained", round_name(group), extra={"fields": fields})
             else:
-                self._line(f"{_words(group)} trained in {seconds:.2f} s{privacy}", **fields)
+                self._line(f"{round_name(group)} trained in {seconds:.2f} s{privacy}", **fields)
+
+    def with_log(self, failure: str) -> str:
+        """Return an error's line with the place where its traceback is."""
+        return f"{failure}; more in {self._log}"
 
     def over(self, text: str) -> None:
         """The run is over."""
@@ -121,9 +130,3 @@ class Status:
                     trained = f", {self._rounds} rounds trained" if self._rounds else ""
                     spent = f", epsilon {self._epsilon:.2f}" if self._epsilon is not None else ""
                     self._spinner.update(f"{self._doing}{trained}{spent}{seen}")
-
-
-def _words(group: str) -> str:
-    """A group id, such as "fedavg 3", for the user."""
-    label, _, number = group.rpartition(" ")
-    return f"{label} round {number}".strip() if number.isdecimal() else group

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _LONGEST_PAUSE = 30.0  # seconds between two starts of a SuperNode that keeps ending
+_REFUSAL_SECONDS = 15.0  # that a server gets to refuse a client which has said that it cannot take part
 _STEADY = 60.0  # seconds after which a SuperNode counts as having worked
 
 
@@ -26,6 +27,7 @@ def run_supernode(
     config: dict[str, Any],
     folder: Path,
     console: "Console",
+    log: Path,
     *,
     once: bool,
 ) -> int:
@@ -37,10 +39,11 @@ def run_supernode(
         config: the node's configuration, see `client.app`.
         folder: private to this process; the key is put there in the form that SuperNode takes.
         console: where lines go.
+        log: where SuperNode and its apps write, also tracebacks.
         once: whether to end with the first run that ends.
 
     Raises:
-        UserError: the server refuses this client.
+        UserError: the server refuses this client, or this client cannot take part.
     """
     notices = folder / "notices"
     notices.touch()
@@ -52,6 +55,7 @@ def run_supernode(
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",
     }
     told, pause = 0, 1.0
+    unfit, since = "", 0.0
     while True:
         began = time.monotonic()
         console.print(f"starting flower-supernode for {address}", highlight=False)
@@ -62,16 +66,22 @@ def run_supernode(
                 lines = notices.read_text(encoding="utf-8").splitlines()
                 for line in lines[told:]:
                     topic, text = json.loads(line)
-                    if topic == "refused":
-                        raise UserError(f"the server refuses this client: {text}")
-                    if topic == "wait":
-                        console.print(text, highlight=False)
-                    if topic == "over":
+                    if topic == "unfit" and not unfit:
+                        unfit, since = f"this client cannot take part: {text}; more in {log}", time.monotonic()
+                    elif topic == "failed":
+                        console.print(f"{text}; more in {log}", highlight=False, markup=False, soft_wrap=True)
+                    elif topic == "refused":
+                        raise UserError(unfit or f"the server refuses this client: {text}")
+                    elif topic == "wait":
+                        console.print(text, highlight=False, markup=False, soft_wrap=True)
+                    elif topic == "over":
                         console.print(text, highlight=False)
                         if once:
                             time.sleep(1)  # the answer leaves first
                             return 0
                 told = len(lines)
+                if unfit and time.monotonic() - since > _REFUSAL_SECONDS:
+                    raise UserError(unfit)
         finally:
             _end(node)
         pause = 1.0 if time.monotonic() - began > _STEADY else min(_LONGEST_PAUSE, pause * 2)

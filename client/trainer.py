@@ -16,7 +16,7 @@ from task import wire
 from task.config import Training
 from task.errors import UserError
 from task.evaluation import resident
-from task.model import build_model, initial_arrays
+from task.model import build_model, initial_arrays, layout_of
 from task.shardfile import Header, load_shard, read_header
 from task.update import Arrays
 
@@ -160,10 +160,19 @@ def training_of(config: dict[str, Any]) -> Training:
     return Training.model_validate({name: config[name] for name in Training.model_fields if name in config})
 
 
+def build(file: Path, config: dict[str, Any]) -> Engine:
+    """Build the model of a run for a shard."""
+    return ShardClient(file)._engine(config, training_of(config), 0.0)
+
+
+def layout(file: Path, config: dict[str, Any]) -> str:
+    """Return a hash of the shapes and dtypes of the model's arrays."""
+    return layout_of(build(file, config).initial)
+
+
 def warm_up(file: Path, config: dict[str, Any]) -> None:
     """Import, build and trace before the first round asks: train one step on a shard and drop the result."""
-    client = ShardClient(file)
-    engine = client._engine(config, training_of(config), 0.0)
+    client, engine = ShardClient(file), build(file, config)
     batch = int(config.get("batch_size", 32))
     shard = client.shard
     batches = plan(int(shard.y.shape[0]), batch, 1, 1, seed=0, server_round=0, client=client.client)

@@ -32,6 +32,11 @@ class Background(Generic[T]):
         """Whether the function has returned or raised."""
         return not self._thread.is_alive()
 
+    @property
+    def succeeded(self) -> bool:
+        """Whether the function has returned."""
+        return self.is_over and self._error is None
+
     def raise_if_failed(self) -> None:
         """Raise what the function raised, if it is over already."""
         if self.is_over:

@@ -26,6 +26,7 @@ from server.stop import Stop
 from strategies.specify import make_strategy
 from task.config import RunConfig
 from task.greeting import Greeting
+from task.model import layout_of
 
 _GOODBYE_SECONDS = 2.0  # that clients get to hear that the run is over
 
@@ -89,9 +90,12 @@ class Hosting:
         """
         listening = time.monotonic()
         models = Background(self._models)
-        expected = Expected(clients.numbers, self._shape, version("tensorflow"), clients.names)
+        versions = {name: version(name) for name in ("tensorflow", "keras", "numpy")}
+        expected = Expected(clients.numbers, self._shape, names=clients.names, model=self._config.model, **versions)
         hello = Greeting("hello", config=self._config.train_config(self._shape.num_classes, self._config.seeds[0]))
-        arrivals = Arrivals(clients.site, expected, clients.number_of, hello, self._screen, clients.revoked)
+        arrivals = Arrivals(
+            clients.site, expected, clients.number_of, hello, self._screen, partial(_layout, models), clients.revoked
+        )
         arrivals.start()
         try:
             self._screen.step(f"waiting for {len(arrivals.missing())} clients; importing TensorFlow")
@@ -150,3 +154,10 @@ class Hosting:
             for entry in self._entries
         ]
         return Contest(contestants, models.starts, self._config.rounds, self._recorder, self._stop)
+
+
+def _layout(models: Background[Models]) -> str | None:
+    """Return the layout of the model that is built beside; None as long as it is not, or where it cannot be."""
+    if not models.succeeded:
+        return None
+    return layout_of(next(iter(models.result().starts.values())).arrays)

@@ -87,11 +87,11 @@ def gather(arrivals: Arrivals, policy: StartPolicy, models: Background[Any], scr
     explained = False
     while not arrivals.wait(policy.pause(time.monotonic() - listening)):
         models.raise_if_failed()
-        if policy.suffices(len(arrivals.here()), time.monotonic() - listening):
+        if policy.suffices(len(arrivals.ready()), time.monotonic() - listening):
             break
-        if models.is_over and not explained:
+        if models.is_over and not explained and (absent := arrivals.absent()):
             explained = True
-            screen.note(f"missing: {arrivals.named(arrivals.missing())}; {policy.explanation}")
+            screen.note(f"missing: {arrivals.named(absent)}; {policy.explanation}")
     arrivals.running = True
-    if missing := arrivals.missing():
-        screen.warn(f"the run begins without {arrivals.named(missing)}, who may still come and join in")
+    if absent := arrivals.absent():
+        screen.warn(f"the run begins without {arrivals.named(absent)}, who may still come and join in")

@@ -161,7 +161,10 @@ def check_examples(x: Array, y: Array, where: str, num_classes: int | None = Non
     if x.ndim < 2 or x.dtype.kind not in "biuf":
         raise UserError(f"{where}: images must be numbers of shape (n, ...), they are {x.dtype} of shape {x.shape}")
     if y.ndim != 1 or y.dtype.kind not in "iu":
-        raise UserError(f"{where}: labels must be integers of shape (n,), they are {y.dtype} of shape {y.shape}")
+        raise UserError(
+            f"{where}: labels must be integers of shape (n,), they are {y.dtype} of shape {y.shape}; number "
+            "the classes from 0"
+        )
     if len(x) != len(y):
         raise UserError(f"{where}: {len(x)} images but {len(y)} labels; each image needs one label")
     if x.size == 0:

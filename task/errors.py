@@ -1,7 +1,10 @@
 """The one exception that a user's mistake raises, and how errors of others are told in a line."""
 
 import difflib
+import re
 from collections.abc import Iterable
+from functools import partial
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,16 +23,20 @@ class UserError(Exception):
         super().__init__(shown(text, _LONGEST))
 
 
-def describe(error: BaseException) -> str:
-    """An exception on one line: its kind, and what it says without TensorFlow's list of where a graph was traced."""
-    told = [line for line in map(str.strip, str(error).splitlines()) if line and not line.startswith(_TRACE)]
-    return one_line(": ".join([type(error).__name__, " ".join(told)]).rstrip(": "))
+def describe(error: BaseException, longest: int = 300) -> str:
+    """An exception on one line: its kind, and what it says without TensorFlow's list of where a graph was traced.
+
+    Keras's colours and its list of arguments are left out as well.
+    """
+    lines = takewhile(lambda line: not line.startswith(_ARGUMENTS), map(str.strip, _plain(str(error)).splitlines()))
+    told = [line for line in lines if line and not line.startswith(_TRACE)]
+    return one_line(": ".join([type(error).__name__, " ".join(told)]).rstrip(": "), longest)
 
 
-def one_line(text: str) -> str:
-    """A text on one line of at most 300 characters, for tables and terminals."""
+def one_line(text: str, longest: int = 300) -> str:
+    """A text on one line of at most so many characters, for tables and terminals."""
     words = " ".join(text.split())
-    return words if len(words) <= 300 else words[:297] + "..."
+    return words if len(words) <= longest else words[: longest - 3] + "..."
 
 
 def shown(value: object, longest: int = 120) -> str:
@@ -70,6 +77,8 @@ def describe_invalid(error: "ValidationError") -> str:
     return "; ".join([*told, *([f"and {more} more"] if more else [])])
 
 
+_plain = partial(re.compile(r"\x1b\[[0-9;]*m").sub, "")
+_ARGUMENTS = "Arguments received by"
 _NAMED = 5  # wrong values of a configuration
 _LONGEST = 500  # characters of a message: a path, and what is wrong with what lies there
 _TRACE = ("File ", "Detected at node", "Graph execution error", "[[{{node")

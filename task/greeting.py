@@ -9,10 +9,16 @@ from typing import Any, Literal
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
-Topic = Literal["hello", "wait", "refused", "over"]
+from task.errors import shown
+
+Topic = Literal["hello", "prepare", "wait", "refused", "over"]
+
+PROTOCOL = 2
+"""Of these queries. A side that speaks another one is refused; the fields that tell it stay what they are."""
 
 SIGN_OF_LIFE_SECONDS = 5.0  # between two signs of life of a resident client, also while it trains
 _RECORD = "greeting"
+_LONGEST = 60  # characters of a text that a client sends
 
 
 @dataclass(frozen=True)
@@ -20,19 +26,23 @@ class Greeting:
     """What the server says.
 
     Attributes:
-        topic: `hello` asks who is there; `wait` says that this client takes part in the next run; `refused` says why it
-            may not take part; `over` ends a run.
+        topic: `hello` asks who is there; `prepare` has the client build the model and train one batch before round 1;
+            `wait` says that this client takes part in the next run; `refused` says why it may not take part; `over`
+            ends a run.
         text: for the user.
-        config: of the train messages to come, so that a client can prepare; empty where there are none.
+        config: of the train messages to come, so that a client can check and prepare; empty where there are none.
+        protocol: of the server.
     """
 
     topic: Topic
     text: str = ""
     config: Mapping[str, Any] | None = None
+    protocol: int = PROTOCOL
 
     def message(self, node: int) -> Message:
         """As a Flower message to a node."""
-        records = RecordDict({_RECORD: ConfigRecord({"topic": self.topic, "text": self.text})})
+        said = ConfigRecord({"topic": self.topic, "text": self.text, "protocol": self.protocol})
+        records = RecordDict({_RECORD: said})
         if self.config:
             records["config"] = ConfigRecord(dict(self.config))
         return Message(records, dst_node_id=node, message_type="query")
@@ -46,7 +56,8 @@ class Greeting:
         """
         records = message.content.config_records
         said: Any = records[_RECORD]
-        return cls(said["topic"], str(said["text"]), dict(records["config"]) if "config" in records else None)
+        config = dict(records["config"]) if "config" in records else None
+        return cls(said["topic"], str(said["text"]), config, int(said.get("protocol", 1)))
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,12 @@ class Presence:
         num_classes: labels are in 0..num_classes-1; 0 where the shard does not say.
         num_examples: no update of it may count for more; 0: it does not say.
         tensorflow: its version; another one may come to other bits.
+        keras: likewise.
+        numpy: likewise.
+        trouble: why the client cannot take part, one of the words of `server.arrivals`; "" where it can.
+        error: the class of the exception that says so.
+        layout: of the model that the client has built, see `task.model.layout_of`; "" before that.
+        protocol: of the client.
     """
 
     client: int
@@ -66,6 +83,12 @@ class Presence:
     num_classes: int
     num_examples: int
     tensorflow: str
+    keras: str = ""
+    numpy: str = ""
+    trouble: str = ""
+    error: str = ""
+    layout: str = ""
+    protocol: int = PROTOCOL
 
     def reply(self, message: Message) -> Message:
         """As the answer to a greeting."""
@@ -76,6 +99,12 @@ class Presence:
                 "num-classes": self.num_classes,
                 "num-examples": self.num_examples,
                 "tensorflow": self.tensorflow,
+                "keras": self.keras,
+                "numpy": self.numpy,
+                "trouble": self.trouble,
+                "error": self.error,
+                "layout": self.layout,
+                "protocol": self.protocol,
             }
         )
         return Message(RecordDict({_RECORD: said}), reply_to=message)
@@ -89,12 +118,17 @@ class Presence:
         """
         try:
             said: Any = reply.content.config_records[_RECORD]
+            texts = {name: shown(str(said.get(name, "")), _LONGEST) for name in _TEXTS}
             return cls(
                 int(said["client"]),
                 tuple(int(side) for side in said["input-shape"]),
                 int(said["num-classes"]),
                 int(said["num-examples"]),
-                str(said["tensorflow"]),
+                protocol=int(said.get("protocol", 1)),
+                **texts,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"an answer that says nothing known ({error})") from error
+
+
+_TEXTS = ("tensorflow", "keras", "numpy", "trouble", "error", "layout")

@@ -1,5 +1,6 @@
 """The architectures, used locally and globally, and the user's own by name."""
 
+import hashlib
 import importlib
 import inspect
 import random
@@ -88,6 +89,12 @@ def initial_arrays(model: Any) -> Arrays:
     return [np.asarray(array) for array in model.get_weights()]
 
 
+def layout_of(arrays: Arrays) -> str:
+    """Return a hash of the shapes and dtypes of a model's arrays, by which two machines see that theirs differ."""
+    layout = repr([(np.shape(array), np.asarray(array).dtype.str) for array in arrays])
+    return hashlib.sha256(layout.encode()).hexdigest()[:16]
+
+
 def trainable_mask(model: Any) -> list[bool]:
     """For each exchanged array whether gradients move it."""
     trained = {id(v) for v in model.trainable_variables}
@@ -149,8 +156,8 @@ def _own(keras: Any, name: str, input_shape: tuple[int, ...], num_classes: int) 
         wanted = inspect.signature(function).parameters
         known = {"input_shape": input_shape, "num_classes": num_classes}
         model = function(**{key: value for key, value in known.items() if key in wanted})
-    except Exception as error:  # whatever the user's code raises is the user's to mend
-        raise UserError(f"model {name}: {describe(error)}") from error
+    except (Exception, SystemExit) as error:  # whatever the user's code raises is the user's to mend
+        raise UserError(f"model {name}: {describe(error, 1000)}") from error
     if not isinstance(model, keras.Model):
         raise UserError(f"model {name}: the function returned {type(model).__name__}, not a Keras model")
     try:

@@ -796,22 +796,27 @@ def test_nothing_but_the_documented_facts_leaves_a_client(line: Line, small_shar
         return reply
 
     line.as_server()
-    presence = exchange(Greeting("hello").message(line.node))
-    assert Presence.read(presence).input_shape == (8, 8, 1)
-    assert set(presence.content) == {"greeting"}
-    assert set(presence.content["greeting"]) == {
-        "client",
-        "input-shape",
-        "num-classes",
-        "num-examples",
-        "tensorflow",
-    }
-
     from client.engine import engine_for
     from task.config import Training
+    from task.model import layout_of
 
     training = {"batch_size": 16, "steps": 2, "model": "mlp", "seed": 0, "server-round": 1, "num-classes": 3}
     start = engine_for("mlp", (8, 8, 1), 3, Training(batch_size=16, steps=2), 0.0).initial
+    for topic, asked, trouble in (
+        ("hello", training, ("", "")),
+        ("prepare", training, ("", "")),
+        ("prepare", training | {"model": "not.allowed:here"}, ("model-not-allowed", "UserError")),
+    ):
+        presence = exchange(Greeting(topic, config=asked).message(line.node))
+        told = Presence.read(presence)
+        assert told.input_shape == (8, 8, 1)
+        assert (told.trouble, told.error) == trouble
+        assert told.layout == (layout_of(start) if topic == "prepare" and not told.trouble else "")
+        assert set(presence.content) == {"greeting"}
+        assert set(presence.content["greeting"]) == {
+            *("client", "input-shape", "num-classes", "num-examples", "tensorflow", "keras", "numpy"),
+            *("trouble", "error", "layout", "protocol"),
+        }
     records = RecordDict({"arrays": wire.record(start), "config": ConfigRecord(training)})
     update = exchange(Message(records, dst_node_id=line.node, message_type="train"))
     assert set(update.content) == {wire.ARRAYS, wire.METRICS}
@@ -821,7 +826,7 @@ def test_nothing_but_the_documented_facts_leaves_a_client(line: Line, small_shar
     records = RecordDict({"arrays": wire.record(start[:1]), "config": ConfigRecord(training)})
     failure = exchange(Message(records, dst_node_id=line.node, message_type="train"))
     assert failure.has_error()
-    assert failure.error.reason.endswith(": details are in the client's own log")
+    assert failure.error.reason.endswith(": see the log at the client")
     line.fleet.close()
 
     assert {request.url.path.removeprefix("/v1/fleet/") for request in requests} == {
@@ -957,6 +962,7 @@ class Village:
         marks: nodes that have come, see `Site.arrived`.
         away: nodes that cannot be reached.
         says: what each node answers to a greeting; a text is an answer that says nothing known.
+        prepares: what it answers instead when it is to prepare.
         heard: topics and texts that each node was told.
     """
 
@@ -964,6 +970,7 @@ class Village:
         self.marks: dict[int, str] = {}
         self.away: set[int] = set()
         self.says: dict[int, Presence | str] = {}
+        self.prepares: dict[int, Presence] = {}
         self.heard: dict[int, list[tuple[str, str]]] = {}
         self._replies: dict[str, Message] = {}
         self._sent = 0
@@ -989,7 +996,7 @@ class Village:
             self._sent += 1
             ids.append(f"message {self._sent}")
             message.metadata.__dict__["_message_id"] = ids[-1]
-            says = self.says[node]
+            says = self.prepares.get(node, self.says[node]) if greeting.topic == "prepare" else self.says[node]
             records = RecordDict({"greeting": ConfigRecord({"client": str(says)})})
             self._replies[ids[-1]] = (
                 says.reply(message) if isinstance(says, Presence) else Message(records, reply_to=message)
@@ -1009,17 +1016,20 @@ class Screen:
         self.note, self.warn = self.notes.append, self.warnings.append
 
 
-HERE = Presence(0, (8, 8, 1), 3, 10, "2.21.0")
+HERE = Presence(0, (8, 8, 1), 3, 10, "2.21.0", "3.1", "2.0", layout="alike")
+TWICE = [("hello", ""), ("prepare", "")]
 
 
 @pytest.fixture
 def scene() -> Iterator[Any]:
     """A village, the screen, and arrivals that expect three clients: node 11 is enrolled as client 1."""
     village, screen = Village(), Screen()
-    expected = Expected(range(3), Shape((8, 8, 1), 3), "2.21.0", {1: "bob"})
-    arrivals = Arrivals(village, expected, {11: 1}.get, Greeting("hello", config={"seed": 0}), screen)
+    expected = Expected(range(3), Shape((8, 8, 1), 3), "2.21.0", {1: "bob"}, "3.1", "2.0", "mine:net")
+    own = SimpleNamespace(layout=HERE.layout)
+    hello = Greeting("hello", config={"seed": 0})
+    arrivals = Arrivals(village, expected, {11: 1}.get, hello, screen, lambda: own.layout)
     arrivals.start()
-    yield SimpleNamespace(village=village, screen=screen, arrivals=arrivals)
+    yield SimpleNamespace(village=village, screen=screen, arrivals=arrivals, own=own)
     arrivals.stop()
 
 
@@ -1030,15 +1040,18 @@ def test_clients_are_greeted_and_seated_until_all_are_here(scene):
     village.come(10, HERE)
     until(lambda: arrivals.missing() == [1, 2], "client 0")
     village.come(11, replace(HERE, client=1, num_classes=0, num_examples=0))
-    village.come(12, replace(HERE, client=2, num_examples=7, tensorflow="2.19.0"))
+    village.come(12, replace(HERE, client=2, num_examples=7, tensorflow="2.19.0", numpy="1.9"))
     until(lambda: arrivals.wait(1.0), "all")
     assert dict(arrivals.nodes) == {0: 10, 1: 11, 2: 12}
     assert arrivals.examples == {0: 10, 2: 7}  # client 1 does not say
     assert scene.screen.warnings == []
     assert scene.screen.notes[0] == "client 0 is here; missing: bob (client 1), client 2"
     assert any(note.startswith("bob (client 1) is here") for note in scene.screen.notes)
-    assert any("its TensorFlow is 2.19.0, this one 2.21.0: bits may differ" in note for note in scene.screen.notes)
-    assert village.heard == {node: [("hello", "")] for node in (10, 11, 12)}  # once each
+    differ = (
+        "client 2 is here; its TensorFlow is 2.19.0, this one 2.21.0, its NumPy is 1.9, this one 2.0: bits may differ"
+    )
+    assert any(note.startswith(differ) for note in scene.screen.notes)
+    assert village.heard == dict.fromkeys((10, 11, 12), TWICE)  # once each
 
 
 @pytest.mark.parametrize(
@@ -1050,6 +1063,26 @@ def test_clients_are_greeted_and_seated_until_all_are_here(scene):
         (10, replace(HERE, num_classes=4), "its shard has 4 classes, the test set 3"),
         (11, replace(HERE, client=2), "bob (client 1): it is enrolled as client 1, but its shard says client 2"),
         (10, "nonsense", "a client: an answer that says nothing known"),
+        (11, "nonsense", "bob (client 1): an answer that says nothing known"),
+        (10, replace(HERE, protocol=1), "its FedArena does not speak protocol 2: install the same version of FedArena"),
+        (
+            10,
+            replace(HERE, trouble="shard", error="UserError", input_shape=()),
+            ": UserError, see the log at the client",
+        ),
+        (10, replace(HERE, trouble="labels", error="UserError"), "its labels go beyond the test set's 3 classes: User"),
+        (
+            10,
+            replace(HERE, trouble="model-not-allowed"),
+            "client 0: it was not started with --model mine:net: its owner",
+        ),
+        (10, replace(HERE, trouble="model", error="\x1b[31m" + "A" * 999), "build the model mine:net: ?[31mAAAA"),
+        (
+            10,
+            replace(HERE, trouble="{0}", error="{x}"),
+            "client 0: it cannot take part: {x}, see the log at the client",
+        ),
+        (10, replace(HERE, layout="other"), "its model mine:net has other arrays than the server's: use the same file"),
     ],
 )
 def test_who_does_not_fit_is_refused_and_told_why(scene, node: int, says: Presence | str, objection: str):
@@ -1057,11 +1090,33 @@ def test_who_does_not_fit_is_refused_and_told_why(scene, node: int, says: Presen
     until(lambda: scene.screen.warnings, "a refusal")
     (line,) = scene.screen.warnings
     assert line.startswith("refused: ") and objection in line
-    topic, text = until(lambda: scene.village.heard[node][1:], "word to the client")[0]
+    assert line.isprintable() and len(line) < 250
+    topic, text = until(lambda: scene.village.heard[node][-1], "word to the client")
     assert topic == "refused" and text in line
     assert scene.arrivals.missing() == [0, 1, 2]
     scene.village.come(12, replace(HERE, client=2))  # and nobody else is
     until(lambda: scene.arrivals.missing() == [0, 1], "client 2")
+
+
+def test_a_client_that_cannot_build_the_model_is_here_and_refused_and_waited_for(scene):
+    """It fits, but fails when it is to prepare; the server's own model takes longer than the client's."""
+    village, arrivals, scene.own.layout = scene.village, scene.arrivals, None
+    village.prepares[10] = replace(HERE, trouble="training", error="ResourceExhaustedError", layout="")
+    village.come(10, HERE)
+    told = "refused: client 0: it cannot train one batch with the model mine:net: ResourceExhaustedError, see the log"
+    until(lambda: [line for line in scene.screen.warnings if line.startswith(told)], "a refusal")
+    again = "client 0 is waited for again; missing: client 0, bob (client 1), client 2"
+    until(lambda: scene.screen.notes[-1] == again, "a note")
+    assert scene.screen.notes == ["client 0 is here; missing: bob (client 1), client 2", again]
+    assert village.heard[10][2][0] == "refused"
+    del village.prepares[10], village.marks[10]  # mended and started again, with a mark that does not tell so
+    until(lambda: 10 not in arrivals._greeted, "a look at who is there")
+    village.come(10, HERE)
+    until(lambda: village.heard[10][3:] == TWICE, "a second greeting")
+    assert arrivals.missing() == [0, 1, 2]
+    scene.own.layout = HERE.layout
+    until(lambda: arrivals.missing() == [1, 2], "client 0")
+    assert len(scene.screen.warnings) == 1
 
 
 def test_a_place_is_taken_while_its_client_is_here_and_free_when_it_is_not(scene):
@@ -1087,7 +1142,7 @@ def test_a_client_that_starts_anew_is_greeted_again_and_one_that_is_back_is_told
     village.away.discard(10)
     until(lambda: "client 0 is back" in scene.screen.notes, "a note")
     village.come(10, replace(HERE, num_examples=10**6), mark="second")
-    until(lambda: village.heard[10] == [("hello", "")] * 2, "a second greeting")
+    until(lambda: village.heard[10] == TWICE * 2, "a second greeting")
     until(lambda: sum("client 0 is here" in note for note in scene.screen.notes) == 2, "a second note")
     assert scene.arrivals.examples == {0: 10}  # the first word counts
 
@@ -1101,7 +1156,7 @@ def test_all_who_are_here_are_told_that_it_is_over(scene):
     village.away.add(12)
     scene.arrivals.tell_all(Greeting("over", "the run is over"), 1.0)
     assert village.heard[10][-1] == ("over", "the run is over")
-    assert village.heard[12] == [("hello", "")]
+    assert village.heard[12] == TWICE
 
 
 # -- when a round counts

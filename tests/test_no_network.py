@@ -133,5 +133,5 @@ def test_flowers_own_supernode_inherits_them(tmp_path, monkeypatch):
     monkeypatch.setattr(stock.subprocess, "Popen", Ended)
     monkeypatch.setattr(stock, "_end", lambda node: None)
     with pytest.raises(KeyboardInterrupt):
-        stock.run_supernode("127.0.0.1:1", None, {}, tmp_path, Console(quiet=True), once=True)
+        stock.run_supernode("127.0.0.1:1", None, {}, tmp_path, Console(quiet=True), tmp_path / "out", once=True)
     assert {name: given[name] for name in SETTINGS} == SETTINGS

@@ -107,6 +107,7 @@ def secure(identities: Path, small_shards: Path, tmp_path_factory: pytest.TempPa
     write_shard(anyones, *read_raw(shard[2])[:2], Header(num_classes=3))
     x = np.zeros((20, 9, 9), np.float32)
     write_shard(identities / "large.npz", x, np.arange(20) % 3, Header(client=2, num_classes=3))
+    np.savez(identities / "words.npz", x=x[:, :8, :8], y=np.array(["zebra", "okapi"] * 10))
 
     with Deployment(tmp_path_factory.mktemp("secure"), isolate=False) as deployment:
         given = ["--test", small_shards / "test.npz", "--clients", CLIENTS, "--federation", identities]
@@ -128,6 +129,7 @@ def secure(identities: Path, small_shards: Path, tmp_path_factory: pytest.TempPa
         come("shard", identity(identities, "cyd"), shard[0])
         come("careless", identity(identities, "liar"), shard[0], "-c", CARELESS)
         come("clock", identity(identities, "far"), anyones, "-c", LATE)
+        come("labels", identity(identities, "cyd"), identities / "words.npz").status()
         come("shape", identity(identities, "cyd"), identities / "large.npz")
         plain = ["--server", deployment.address, "--shard", shard[2], ONCE, "--logs", "plain"]
         scene.comers["plain"] = deployment.run("-m", "client", *plain, name="plain")
@@ -165,6 +167,14 @@ def test_a_clock_that_is_an_hour_behind(secure: Scene):
 def test_images_of_another_shape(secure: Scene):
     said = "its examples have the shape (9, 9, 1), the test set's (8, 8, 1)"
     secure.refused("shape", f"the server refuses this client: {said}", f"refused: cyd (client 2): {said}")
+
+
+def test_labels_that_are_words(secure: Scene):
+    """The client of the shape above comes to the same place afterwards, and does not hear what this one was told."""
+    here = "refused: cyd (client 2): its shard cannot be read or trained on: UserError, see the log at the client"
+    secure.refused("labels", "words.npz: labels must be integers of shape (n,), they are <U5", here)
+    assert "zebra" not in secure.server.text
+    assert "ready" not in secure.comers["labels"].text
 
 
 def test_plain_http_where_tls_is_wanted(secure: Scene):
