@@ -157,13 +157,14 @@ def _host(
     from server.rounds import majority, terms_of
 
     assert config.clients is not None
+    refusals = Refusals(screen.warn, roster)
     link = Link(
         host,
         port,
         Tls(roster.certificate, roster.key) if roster else None,
         open_to_all=roster is None,
         patience=service.patience,
-        refused=Refusals(screen.warn, roster),
+        refused=refusals,
     )
     admission = Admission(link, roster, config.clients, screen.note)
     link.start()
@@ -184,6 +185,7 @@ def _host(
     finally:
         admission.stop()
         link.stop()
+        refusals.flush()
 
 
 def _offer_app(link: "Link") -> None:
