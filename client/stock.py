@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from task.errors import UserError
+from task.errors import UserError, printable
 from task.identity import Identity, write_private
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def run_supernode(
                     if topic == "refused":
                         raise UserError(f"the server refuses this client: {text}")
                     if topic == "over":
-                        console.print(text, highlight=False)
+                        console.print(printable(text), highlight=False)
                         if once:
                             time.sleep(1)  # the answer leaves first
                             return 0

@@ -19,7 +19,7 @@ from server.statistics.panel import ROUNDS_TO_TARGET, WORST_CLIENT, Panel, panel
 from server.statistics.targets import Target, Time, median_time, targets, times
 from server.verdict import stops, verdict
 from task.config import RunConfig, parse
-from task.errors import UserError
+from task.errors import UserError, printable_tree
 
 if TYPE_CHECKING:
     import rich.console
@@ -108,7 +108,7 @@ class Outcome:
         Raises:
             UserError: a file of the folder is broken.
         """
-        run = folder.read_run()
+        run = printable_tree(folder.read_run())
         rounds, clients, local = folder.read_rounds(), folder.read_clients(), folder.read_local()
         config = RunConfig()
         with suppress(UserError):  # of another version: the order of the rows and the default target, then

@@ -5,7 +5,6 @@ node_auth_http_interceptor`). So whose a request is can be known before its body
 """
 
 import asyncio
-import json
 from base64 import b64decode
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, MutableMapping
@@ -196,8 +195,7 @@ async def _refuse(refusal: Refused, scope: Scope, receive: Receive | None, send:
     if small:
         assert receive is not None
         await read_body(receive, _SMALL)
-    content = json.dumps({"detail": str(refusal)}).encode()
-    await answer(send, refusal.status, content, "application/json", close=not small)
+    await answer(send, refusal.status, str(refusal).encode(), close=not small)
 
 
 def _address(scope: Scope) -> str:

@@ -37,7 +37,7 @@ from server.link.protocol import Refused
 from server.link.quiet import quiet_errors
 from server.link.state import LinkState
 from server.link.visitors import Limits, Visitors, raised_descriptors
-from task.errors import UserError, describe
+from task.errors import UserError, describe, remedy
 
 _IN_CONTACT = 15.0  # seconds since the last sign of life: a resident client gives one every 5, also while it trains
 _log = logging.getLogger("fedarena")
@@ -92,8 +92,8 @@ class Link:
             listening = socket.create_server((self._host, self._port), family=family, backlog=512)
         except OSError as error:
             raise UserError(
-                f"cannot listen on {self._host}:{self._port} ({error.strerror}): another server may run there; "
-                "choose another address with --listen"
+                f"cannot listen on {self._host}:{self._port} ({error.strerror}): "
+                + remedy(error, "another server may run there; choose another address with --listen")
             ) from None
         self._port = listening.getsockname()[1]
         config = uvicorn.Config(
