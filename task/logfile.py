@@ -31,6 +31,8 @@ def log_to(path: Path) -> logging.Logger:
         raise UserError(f"{path}: the log cannot be written ({error.strerror}); {remedy(error, _ELSEWHERE)}") from None
     handler.setFormatter(_Json())
     logger = logging.getLogger(NAME)
+    for old in logger.handlers:
+        old.close()
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False

@@ -1,4 +1,4 @@
-"""Strangers at the open port: what they send, hold or leave open costs others nothing and says nothing in their name."""
+"""Strangers at the open port: what they send, hold or leave open costs others nothing, and forges nothing."""
 
 import asyncio
 import errno
@@ -36,10 +36,9 @@ from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.date import now
-from test_link import Line, closing_link, pulled
+from test_link import closing_link, pulled
 from test_rounds import X
 
-from client.fleet import Fleet
 from client.status import Status
 from server.admission import Refusals
 from server.enroll import enroll
@@ -60,7 +59,7 @@ FLEET = "/v1/fleet/"
 NASTY = [
     "\x1b[2J\x1b]0;owned\x07",  # clears the terminal and renames its window
     "ok\r\x1b[Krefused: nobody",  # draws over the line
-    "x\n2026-11-28 {\"event\": \"refused\"}",  # a line of its own
+    'x\n2026-11-28 {"event": "refused"}',  # a line of its own
     "\u202egnp.exe\u202c",  # turns what follows
     "\u2066\u200b\u200d\ufeff",  # turns, hides
     "\x9b31m\x85\u2028\u2029",  # the same with one character of C1; other ends of lines
@@ -94,6 +93,15 @@ class Stranger:
         with suppress(OSError):
             while part := self.socket.recv(65536):
                 got += part
+        return got
+
+    def reply(self) -> bytes:
+        """One answer, of which the body ends as the answer to a wrong path does."""
+        got = b""
+        while not got.endswith(b"python -m server"):
+            part = self.socket.recv(65536)
+            assert part, got
+            got += part
         return got
 
     def is_closed(self) -> bool:
@@ -170,7 +178,7 @@ def test_every_request_of_a_connection_is_bounded_and_none_comes_before_the_answ
     call = b"POST /nowhere HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
     for _ in range(2):
         stranger.send(call)
-        assert b" 404 " in stranger.socket.recv(65536)
+        assert b" 404 " in stranger.reply()
     stranger.send(b"POST /nowhere HTTP/1.1\r\n", b"a: " + b"x" * 40_000)
     assert b" 431 " in stranger.answer()
     stranger = port.comes()
@@ -201,11 +209,8 @@ def test_a_large_body_without_a_good_signature_is_not_read(port: Any, status: in
 
 def test_no_header_says_from_where_a_call_comes(port: Any):
     stranger = port.comes()
-    forged = b"x-forwarded-for: \x1b[31m192.0.2.1\r\nx-forwarded-proto: https\r\n"
-    stranger.send(b"POST /nowhere HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nx-forwarded-for: 192.0.2.1\r\n\r\n")
-    assert b" 404 " in stranger.socket.recv(65536)
-    stranger.send(b"POST /nowhere HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n" + forged + b"\r\n")
-    stranger.answer() if not stranger.is_closed() and False else None
+    stranger.send(b"GET /nowhere HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 192.0.2.1\r\n\r\n")
+    assert b" 404 " in stranger.reply()
     assert {call[0] for call in port.told.calls} == {"127.0.0.1"}
 
 
@@ -279,11 +284,12 @@ def test_the_oldest_stranger_goes_first_of_its_address_and_of_all_and_the_known_
 def test_each_thing_that_a_connection_does_has_its_time():
     crowd = Crowd(most=10, strangers=9, per_address=9)
     slow, known = crowd.comes("a", 1), crowd.comes("a", 2)
+    known.enters(IDLE)
+    crowd.welcome(("a", 2))
     for phase in (IDLE, HEADER, BODY):
         crowd.clock.now += 9
         slow.enters(phase)
         crowd.sweep()
-    crowd.welcome(("a", 2))
     known.enters(BODY)
     for _ in range(3):  # drop by drop
         crowd.clock.now += 4
@@ -350,13 +356,14 @@ class Call:
         if self.reads == 1:
             return {"type": "http.request", "body": self.body, "more_body": False}
         await asyncio.Event().wait()
+        raise AssertionError
 
     async def send(self, event: Any) -> None:
         self.sent.append(event)
 
     async def at(self, gate: Gate) -> int:
         await asyncio.wait_for(gate(self.scope, self.receive, self.send), PATIENCE)
-        assert len([event for event in self.sent if event["type"] == "http.response.start"]) == 1
+        assert [event["type"] for event in self.sent].count("http.response.start") == 1, (self.scope, self.body)
         return int(self.sent[0]["status"])
 
     @property
@@ -367,9 +374,7 @@ class Call:
 def signed(key: Any, *, at: datetime | None = None) -> dict[str, str]:
     """Headers as Flower's interceptor sends them."""
     stamp = (at or now()).isoformat()
-    pem = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    pem = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     if isinstance(key, ec.EllipticCurvePrivateKey):
         signature = key.sign(stamp.encode(), ec.ECDSA(hashes.SHA256()))
     elif isinstance(key, ed25519.Ed25519PrivateKey):
@@ -446,9 +451,13 @@ def test_whatever_is_sent_gets_a_short_refusal_and_no_line_of_its_own(house: Any
         body = message.SerializeToString()
         calls.append(Call(FLEET + path, with_body(good, body), body))
         calls += [Call(FLEET + path, with_body(signed(make()), body), body) for make in KEYS.values()]
-        calls.append(Call(FLEET + path, with_body(signed(open_key(0), at=datetime(2020, 1, 1, tzinfo=UTC)), body), body))
+        calls.append(
+            Call(FLEET + path, with_body(signed(open_key(0), at=datetime(2020, 1, 1, tzinfo=UTC)), body), body)
+        )
         calls.append(Call(FLEET + path, with_body(good, body, "text/html; \x1b[31m"), body))
-        calls.append(Call(FLEET + path, {**with_body(good, body), "content-encoding": "gzip", "host": "\xff"}, b"\x1f"))
+        calls.append(
+            Call(FLEET + path, {**with_body(good, b"\x1f"), "content-encoding": "gzip", "host": "\xff"}, b"\x1f")
+        )
         calls.append(Call(FLEET + path, {**good, "transfer-encoding": "chunked"}, body))
         calls.append(Call(FLEET + path, {**with_body(good, body), "content-length": "-1"}, body))
         calls.append(Call(FLEET + path, {**with_body(good, body), "content-length": str(60 * 2**20)}, body))
@@ -560,8 +569,10 @@ def test_no_screen_shows_what_a_terminal_obeys(nasty: str, kind: str):
     screen.ended(ENTRY, nasty)
     screen.close()
     assert is_clean(read.text)
-    lines = [line for line in read.text.split("\n") if "refused: " in line]
-    assert len(lines) == 1 and printable(nasty).strip()[-5:] in lines[0]
+    assert not [line for line in read.text.split("\n") if line.startswith(("refused: nobody", "2026-11-28"))]
+    assert sum(
+        line.endswith(f"refused: {printable(nasty)}".rstrip()) for line in map(str.rstrip, read.text.split("\n"))
+    )
 
 
 @pytest.mark.parametrize("nasty", NASTY)
@@ -600,7 +611,7 @@ def test_logs_of_libraries_rows_pages_and_errors_are_printable(nasty: str, tmp_p
         rows = run.read_clients()
     content = (tmp_path / "run" / "clients.csv").read_text("utf-8")
     assert is_clean(content) and content.count("\n") == 2
-    assert [one.reason for one in rows] == [printable(nasty)]
+    assert [one.reason.strip() for one in rows] == [printable(nasty).strip()]
     for text in (str(UserError(nasty)), one_line(nasty), shown(nasty)):
         assert text.isprintable()
 

@@ -12,6 +12,7 @@ from server.link.visitors import ANSWER, BODY, HEADER, IDLE, Visitor
 _LONGEST_HEADER = 32 * 2**10  # bytes of the request line and all header lines; a client of ours sends some 900
 _MOST_LINES = 100  # header lines; a client of ours sends 14
 _PART = 64 * 2**10  # bytes that the parser gets at once: what it holds of a header grows by copying
+_LAST_WORD = 0.1  # seconds for a short answer to leave
 _TLS_RECORD = b"\x16\x03"  # what a TLS handshake begins with, and HTTP never
 
 Refused = Callable[[str, bytes, int, str], None]
@@ -39,7 +40,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(**arguments)
         self._visitor, self._leave, self._refused = visitor, leave, refused
         self._in_header, self._header_bytes = True, 0
-        self._begun = False
+        self._begun = self._ended = False
 
     def connection_made(self, transport: Any) -> None:
         """See asyncio."""
@@ -60,7 +61,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refused(self._visitor.address[0], b"", 0, "TLS")
         self._begun = True
         rest = memoryview(data)
-        while rest and self.parser is not None and not self.transport.is_closing():
+        while rest and self.parser is not None and not self._ended and not self.transport.is_closing():
             size = _PART
             if self._in_header:
                 if not self._header_bytes:
@@ -91,9 +92,15 @@ class BoundedProtocol(HttpToolsProtocol):
                 b"HTTP/1.1 %d %b\r\ncontent-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
                 % (status, text, len(text), text)
             )
-            self.transport.close()
+            self._end()
         else:
             self.transport.abort()
+
+    def _end(self) -> None:
+        """Close when the last answer is out, and read nothing more: TLS's goodbye would wait for the other end's."""
+        self.transport.pause_reading()
+        self._ended = True
+        self.loop.call_later(_LAST_WORD, self.transport.abort)
 
     # -- the parser's callbacks
 
@@ -131,3 +138,5 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._in_header:  # the whole request was read
             self._visitor.enters(IDLE)
         super().on_response_complete()
+        if not self._visitor.known and not self.cycle.keep_alive and not self._ended:
+            self._end()
