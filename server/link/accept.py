@@ -45,6 +45,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002
         """See uvicorn."""
+        self._visitors.turn_out()
         for task in list(self._work):
             task.cancel()
         self._listening.close()

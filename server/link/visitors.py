@@ -162,6 +162,11 @@ class Visitors:
             if what := visitor.overdue():
                 self._close(visitor, what)
 
+    def turn_out(self) -> None:
+        """Close what strangers hold, for nobody serves them any more."""
+        for visitor in list(self._strangers.values()):
+            visitor.hang_up()
+
     def _close(self, visitor: Visitor, why: str) -> None:
         if not visitor.known:
             self._refused(visitor.address[0], why)
