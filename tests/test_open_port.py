@@ -145,9 +145,17 @@ def port(request: pytest.FixtureRequest, federation: Path) -> Iterator[Any]:
     trusting = ssl.create_default_context(cafile=str(federation / "ca.pem")) if tls else None
     if trusting:
         trusting.check_hostname = False
-    link.comes = lambda: Stranger(link.port, trusting)
+    came: list[Stranger] = []
+
+    def comes() -> Stranger:
+        came.append(Stranger(link.port, trusting))
+        return came[-1]
+
+    link.comes = comes
     link.told = told
     yield link
+    for stranger in came:
+        stranger.socket.close()
     link.stop()
 
 
