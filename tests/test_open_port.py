@@ -583,26 +583,26 @@ def test_no_screen_shows_what_a_terminal_obeys(nasty: str, kind: str):
     )
 
 
-@pytest.mark.parametrize("nasty", NASTY)
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_clients_terminal_and_log_show_no_more_of_what_its_server_says(nasty: str, terminal: bool, tmp_path: Path):
+def test_a_clients_terminal_and_log_show_no_more_of_what_its_server_says(terminal: bool, tmp_path: Path):
     from rich.console import Console
 
     read = _Reader()
     log_to(tmp_path / "client.jsonl")
     status = Status(Console(file=read.file, force_terminal=terminal, width=200, color_system=None), "here:1")
-    status.trouble(nasty)
-    status.begin(f"{nasty} 3")
+    for nasty in NASTY:
+        status.trouble(nasty, expected=False)
+        status.done(f"{nasty} 3", 0.1, nasty)
+        status.over(nasty)
+    status.begin(f"{''.join(NASTY)} 3")
     if status._spinner:
         until(lambda: "training" in read.file.getvalue(), "a live line")
-    status.done(f"{nasty} 3", 0.1, nasty)
-    status.over(nasty)
     status.close()
     assert is_clean(read.text)
     content = (tmp_path / "client.jsonl").read_text("utf-8")
     assert is_clean(content)
     events = [json.loads(line) for line in content.splitlines()]
-    assert len(events) == 4 and events[2]["failure"] == nasty  # a log loses nothing
+    assert [event["failure"] for event in events if "failure" in event] == NASTY  # a log loses nothing
 
 
 @pytest.mark.parametrize("nasty", NASTY)
