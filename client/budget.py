@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from task import cache
-from task.errors import UserError
+from task.errors import UserError, remedy
 from task.jsontext import read_object
 
 SENSITIVITY = 2.0  # in units of the clip: how far apart the clipped updates of two shards can be
@@ -116,8 +116,8 @@ class Ledger:
                 yield
         except OSError as error:
             raise UserError(
-                f"{self._path}: cannot count what leaves this client ({error.strerror}), so nothing leaves; make it "
-                "writable, or name another file as dp-ledger"
+                f"{self._path}: cannot count what leaves this client ({error.strerror}), so nothing leaves; "
+                + remedy(error, "make it writable, or name another file as dp-ledger")
             ) from error
 
     def spent(self, delta: float) -> Spent:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from task.address import is_loopback
 from task.chatter import Chatter, console_on
-from task.errors import UserError
+from task.errors import UserError, printable
 from task.identity import Identity
 from task.limits import check_limits
 from task.logfile import log_to
@@ -65,7 +65,8 @@ def join(member: Member) -> int:
             console = console_on(chatter, live=not member.verbose)
             chatter.redirect(said := member.logs / f"client-{number}.out")
             name = f"{identity.name} (client {number})" if identity else f"client {number}"
-            console.print(f"{name}, shard {member.shard}, for the server {address}", highlight=False, soft_wrap=True)
+            whose = printable(f"{name}, shard {member.shard}, for the server {address}")
+            console.print(whose, highlight=False, soft_wrap=True)
             if not identity:
                 console.print(
                     "INSECURE: plain HTTP, no authentication. Whoever is on the way reads and changes everything.",

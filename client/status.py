@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from client.owner import round_name
+from task.errors import printable
 
 if TYPE_CHECKING:  # imported when there is something to show
     from rich.console import Console
     from rich.status import Status as Spinner
+    from rich.text import Text
 
 _SAME_TROUBLE = 30.0  # seconds before the same trouble is told again
 _log = logging.getLogger("fedarena")
@@ -37,7 +39,7 @@ class Status:
         self._spinner: Spinner | None = None
         self._closed = threading.Event()
         if console.is_terminal:
-            self._spinner = console.status(self._doing)
+            self._spinner = console.status(_text(self._doing))
             self._spinner.start()
             threading.Thread(target=self._tick, name="status", daemon=True).start()
 
@@ -118,7 +120,7 @@ class Status:
     def _line(self, text: str, *, style: str = "", level: int = logging.INFO, **fields: Any) -> None:
         _log.log(level, "%s", text, extra={"fields": fields})
         stamp = time.strftime("%H:%M:%S")
-        self._console.print(f"{stamp}  {text}", style=style, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(f"{stamp}  {printable(text)}", style=style, markup=False, highlight=False, soft_wrap=True)
 
     def _tick(self) -> None:
         while not self._closed.wait(0.5):
@@ -129,4 +131,11 @@ class Status:
                     seen = f", last contact {silent:.0f} s ago" if missed else ""
                     trained = f", {self._rounds} rounds trained" if self._rounds else ""
                     spent = f", epsilon {self._epsilon:.2f}" if self._epsilon is not None else ""
-                    self._spinner.update(f"{self._doing}{trained}{spent}{seen}")
+                    self._spinner.update(_text(f"{self._doing}{trained}{spent}{seen}"))
+
+
+def _text(line: str) -> "Text":
+    """A line for a live view, which takes brackets in a plain text for commands."""
+    from rich.text import Text
+
+    return Text(printable(line))

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from task.errors import UserError
+from task.errors import UserError, printable
 from task.identity import Identity, write_private
 
 if TYPE_CHECKING:
@@ -69,13 +69,15 @@ def run_supernode(
                     if topic == "unfit" and not unfit:
                         unfit, since = f"this client cannot take part: {text}; more in {log}", time.monotonic()
                     elif topic == "failed":
-                        console.print(f"{text}; more in {log}", highlight=False, markup=False, soft_wrap=True)
+                        console.print(
+                            f"{printable(text)}; more in {log}", highlight=False, markup=False, soft_wrap=True
+                        )
                     elif topic == "refused":
                         raise UserError(unfit or f"the server refuses this client: {text}")
                     elif topic == "wait":
-                        console.print(text, highlight=False, markup=False, soft_wrap=True)
+                        console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
                     elif topic == "over":
-                        console.print(text, highlight=False)
+                        console.print(printable(text), highlight=False)
                         if once:
                             time.sleep(1)  # the answer leaves first
                             return 0

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from server.certificates import check_host
 from server.members import spelled
 from server.roster import FOLDER, Member, Roster, lock
-from task.errors import UserError
+from task.errors import UserError, remedy
 from task.identity import SUFFIX, Identity
 from task.shardfile import TEST, shard_name
 
@@ -174,7 +174,7 @@ def run(options: argparse.Namespace) -> int:
         raise
     except OSError as error:
         raise UserError(
-            f"{error.filename or options.federation}: {error.strerror}; check path, permissions and disk space"
+            f"{error.filename or options.federation}: {error.strerror}; " + remedy(error, "check path and permissions")
         ) from None
     return 0
 

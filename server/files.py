@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TextIO, TypeVar, get_ar
 
 from server.stop import Broken
 from task import cache
-from task.errors import UserError
+from task.errors import SHORT_OF_FILES, UserError, printable, remedy
+from task.jsontext import escaped
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 Row = TypeVar("Row", bound="DataclassInstance")
 Folder = TypeVar("Folder")
 
+PASSING = 75  # exit status, as sendmail's EX_TEMPFAIL: nobody's mistake, and a restart with --resume may mend it
 OTHER_FOLDER = "choose another folder with --out"
 
 
@@ -45,10 +47,13 @@ def writing(folder: Path, then: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise WriteError(
-            f"cannot write {error.filename or folder} ({error.strerror or error}): make room or mend it, then "
+        told = WriteError(
+            f"cannot write {error.filename or folder} ({error.strerror or error}): {remedy(error)}, then "
             f"{then or go_on(folder)}"
-        ) from error
+        )
+        if error.errno in SHORT_OF_FILES:
+            told.status = PASSING
+        raise told from error
 
 
 def go_on(folder: Path) -> str:
@@ -67,7 +72,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         ValueError: a number in it is not finite, which JSON has no word for.
     """
-    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+    text = escaped(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False))
     write_atomic(path, f"{text}\n".encode())
 
 
@@ -156,7 +161,9 @@ class RowFile(Generic[Row]):
     @staticmethod
     def _write(file: TextIO, rows: Iterable[Row]) -> None:
         # csv writes floats with repr: they read back to the same bits. None becomes an empty cell.
-        csv.writer(file, lineterminator="\n").writerows(astuple(row) for row in rows)
+        csv.writer(file, lineterminator="\n").writerows(
+            [printable(cell) if isinstance(cell, str) else cell for cell in astuple(row)] for row in rows
+        )
 
 
 def _parser(kind: Any) -> Callable[[str], Any]:
@@ -164,8 +171,7 @@ def _parser(kind: Any) -> Callable[[str], Any]:
     if isinstance(kind, UnionType):
         number = next(arg for arg in get_args(kind) if arg is not type(None))
         return lambda text: number(text) if text else None
-    parser: Callable[[str], Any] = str if get_origin(kind) is Literal else kind
-    return parser
+    return printable if get_origin(kind) is Literal or kind is str else kind
 
 
 def open_new(path: Path, opened: Callable[[Path], Folder]) -> Folder:
@@ -184,7 +190,7 @@ def open_new(path: Path, opened: Callable[[Path], Folder]) -> Folder:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)  # facts about clients, and models that remember data
         return opened(path)
     except OSError as error:
-        raise UserError(f"cannot write results to {path} ({error.strerror}): {OTHER_FOLDER}") from error
+        raise UserError(f"cannot write results to {path} ({error.strerror}): {remedy(error, OTHER_FOLDER)}") from error
 
 
 def remove(path: Path) -> None:

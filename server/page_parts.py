@@ -1,6 +1,24 @@
 """What all pages have in common: the macro for tables, the head that lets nothing load, the style for light and dark."""
 
 # ruff: noqa: E501
+from typing import TYPE_CHECKING, Any
+
+from task.errors import printable_tree
+
+if TYPE_CHECKING:
+    import jinja2
+
+
+def page_environment() -> "jinja2.Environment":
+    """What pages are made with: texts of others are escaped and printable."""
+    import jinja2
+
+    def finalize(value: Any) -> Any:
+        return printable_tree(value) if type(value) is str else value  # what is marked as safe is our own
+
+    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, finalize=finalize)
+
+
 TABLE = r"""{% macro table(data, class="") %}
 <div class="wide"><table class="{{ class }}">
 <thead><tr>{% for cell in data.headers %}<th scope="col">{{ cell }}</th>{% endfor %}</tr></thead>

@@ -15,7 +15,7 @@ from server.files import OTHER_FOLDER, RowFile, hold, open_new, remove, write_js
 from server.run_json import check_run
 from task.cache import PART
 from task.config import RunConfig, parse
-from task.errors import UserError
+from task.errors import UserError, remedy
 from task.jsontext import read_object
 
 ONE_SHOT = "one-shot"  # the kind of a run, in its run.json
@@ -189,7 +189,9 @@ class RunFolder:
                 )
             return cls(path, fresh=False)
         except OSError as error:
-            raise UserError(f"cannot write to {path} ({error.strerror}): make it writable to resume its run") from error
+            raise UserError(
+                f"cannot write to {path} ({error.strerror}): {remedy(error, 'make it writable')} to resume its run"
+            ) from error
 
     def write_round(self, row: RoundRow) -> None:
         """Append one row to rounds.csv."""

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 
 from server.names import labels
 from server.results import ClientRow, Entry, RoundRow
+from task.errors import printable
 
 if TYPE_CHECKING:
     import rich.console
@@ -141,5 +142,5 @@ class Silent:
     def _warn(self, line: str) -> None:
         """Show a line about something that went wrong."""
         with contextlib.suppress(OSError):  # a reader that left, as `head` does, does not stop the run
-            self._out.write(f"{line}\n")
+            self._out.write(f"{printable(line)}\n")
             self._out.flush()

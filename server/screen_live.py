@@ -20,6 +20,7 @@ from rich.text import Text
 from server.names import labels, percent
 from server.results import Entry, RoundRow
 from server.screen import Silent
+from task.errors import printable
 
 _MOST_ROWS = 12  # more contestants are shown by strategy
 _MOST_WIDTH = 100  # a longer bar tells no more
@@ -35,7 +36,7 @@ class Live(Silent):
         self._console = console or Console()
         super().__init__(self._console.file)
         self._step: tuple[str, float] | None = None  # what runs now, and since when
-        self._notes: list[str] = []  # of the step that runs now: they scroll up below it
+        self._notes: list[Text] = []  # of the step that runs now: they scroll up below it
         self._spinner = Spinner("line" if self._console.options.ascii_only else "dots", style="cyan")
         self._scores: dict[Entry, RoundRow] = {}  # the last row
         self._reasons: dict[Entry, str | None] = {}  # of those that ended
@@ -61,19 +62,19 @@ class Live(Silent):
         """A spinner with seconds; the step before it scrolls up with the seconds that it took."""
         with self._lock:
             self._finish_step()
-            self._step = (text, time.monotonic())
+            self._step = (printable(text), time.monotonic())
             self._changed.set()
 
     def progress(self, text: str) -> None:
         """Another text beside the spinner; the seconds count on."""
         with self._lock:
-            self._step = (text, self._step[1] if self._step else time.monotonic())
+            self._step = (printable(text), self._step[1] if self._step else time.monotonic())
             self._changed.set()
 
     def note(self, text: str) -> None:
         """A line below the step that it belongs to."""
         with self._lock:
-            self._notes.append(text)
+            self._notes.append(Text(printable(text)))
             if self._step:
                 self._changed.set()
             else:
@@ -145,7 +146,7 @@ class Live(Silent):
         self._notes.clear()
 
     def _warn(self, line: str) -> None:
-        self._console.print(Text(line, style="red"))
+        self._console.print(Text(printable(line), style="red"))
 
     def _frame(self) -> RenderableType:
         with self._lock:
@@ -155,7 +156,7 @@ class Live(Silent):
             if self._step:
                 text, since = self._step
                 line = Table.grid(padding=(0, 1))
-                line.add_row("", self._spinner, f"{time.monotonic() - since:4.1f} s ", text)
+                line.add_row("", self._spinner, f"{time.monotonic() - since:4.1f} s ", Text(text))
                 parts += [line, *(Padding(note, (0, 0, 0, 11)) for note in self._notes)]
             return Group(*parts)
 
@@ -172,7 +173,7 @@ class Live(Silent):
         room = max(1, self._console.height - _FRAME_LINES)
         hidden = len(groups) - room + 1 if len(groups) > room else 0
         for name, entries in list(groups.items())[: len(groups) - hidden]:
-            table.add_row(_shortened(name, widest), self._bar(entries), *self._figures(entries))
+            table.add_row(Text(printable(_shortened(name, widest))), self._bar(entries), *self._figures(entries))
         if hidden:
             table.add_row(f"and {hidden} more", "", "", "", "")
         return table

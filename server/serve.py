@@ -171,13 +171,14 @@ def _host(
     from server.rounds import majority, terms_of
     from task.greeting import SIGN_OF_LIFE_SECONDS
 
+    refusals = Refusals(screen.warn, roster)
     link = Link(
         host,
         port,
         Tls(roster.certificate, roster.key) if roster else None,
         open_to_all=roster is None,
         patience=service.patience,
-        refused=Refusals(screen.warn, roster),
+        refused=refusals,
     )
     admission = Admission(link, roster, len(members.numbers), screen.note)
     link.start()
@@ -206,6 +207,7 @@ def _host(
     finally:
         admission.stop()
         link.stop()
+        refusals.flush()
 
 
 def _offer_app(link: "Link") -> None:

@@ -20,7 +20,7 @@ from server.statistics.targets import Target, Time, median_time, targets, times
 from server.verdict import stops, verdict
 from server.weighting import weighting
 from task.config import RunConfig, parse
-from task.errors import UserError
+from task.errors import UserError, printable_tree
 
 if TYPE_CHECKING:
     import rich.console
@@ -109,7 +109,7 @@ class Outcome:
         Raises:
             UserError: a file of the folder is broken.
         """
-        run = folder.read_run()
+        run = printable_tree(folder.read_run())
         rounds, clients, local = folder.read_rounds(), folder.read_clients(), folder.read_local()
         config = RunConfig()
         with suppress(UserError):  # of another version: the order of the rows and the default target, then

@@ -85,4 +85,4 @@ def console_on(chatter: Chatter, *, live: bool) -> "Console":
 
     # rich asks descriptors 0 to 2 for the size, and 1 and 2 are the log now.
     width = os.get_terminal_size(chatter.out.fileno()).columns if chatter.out.isatty() and not os.isatty(0) else None
-    return Console(file=chatter.out, width=width, force_terminal=None if live else False)
+    return Console(file=chatter.out, width=width, force_terminal=None if live else False, markup=False, emoji=False)

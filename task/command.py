@@ -6,24 +6,18 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from task.errors import UserError, one_line
+from task.errors import UserError, one_line, remedy
 from task.offline import keep_to_ourselves
 
 CLOSED_PIPE = 141
 """Exit status of a command whose output nobody reads any more, as a shell tells it of a process ended by SIGPIPE."""
 
 _GROUP_AND_OTHERS = 0o077
-_LACKS = {
-    errno.EMFILE: "raise `ulimit -n`",
-    errno.ENFILE: "the whole machine has too many files open; close some",
-    errno.ENOMEM: "free some memory, or raise `ulimit -v`",
-    errno.EAGAIN: "end some processes, or raise `ulimit -u`",
-    errno.ENOSPC: "make room",
-    errno.EDQUOT: "make room, or ask for a larger quota",
+_PLACES = {
     errno.EROFS: "choose another place",
     errno.EACCES: "mend the permissions, or choose another place",
 }
-"""What the user does where the operating system refuses something."""
+"""What the user does where the operating system refuses to write somewhere."""
 
 
 @contextmanager
@@ -49,7 +43,7 @@ def run_command(program: str, act: Callable[[], int]) -> int:
 
     Returns:
         The exit status: that of `act`; 2 after one line on stderr, for a mistake of the user's and for what the
-        operating system refuses; 130 after Ctrl-C; 141 if nobody reads the output any more.
+        operating system refuses (75 where a restart may mend that); 130 after Ctrl-C; 141 if nobody reads the output.
     """
     keep_to_ourselves()
     try:
@@ -78,7 +72,7 @@ def _fail(program: str, error: UserError) -> int:
     with suppress(BrokenPipeError):
         sys.stderr.write(f"{program}: {error}\n")
         sys.stderr.flush()  # a library may end the process before Python does
-    return 2
+    return error.status
 
 
 def _flush() -> bool:
@@ -98,7 +92,7 @@ def _refused_by_the_system(error: BaseException) -> str | None:
     if isinstance(error, MemoryError):
         return "memory is short, or limited: free some, or raise `ulimit -v`"
     if isinstance(error, OSError):
-        mend = _LACKS.get(error.errno or 0)
+        mend = remedy(error, _PLACES.get(error.errno or 0, ""))
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}: {mend}" if mend else None
     if "can't start new thread" in str(error):

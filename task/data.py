@@ -15,7 +15,7 @@ import numpy as np
 from task import cache as caching
 from task import idx
 from task.arrays import Array, check_examples, read_npz, read_scalar, scale_of
-from task.errors import UserError
+from task.errors import UserError, remedy
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -105,7 +105,9 @@ def _named(name: str, folder: Path) -> Dataset:
             arrays = make()
             caching.write(file, lambda out: np.savez(out, **arrays))  # type: ignore[arg-type] # numpy's stub: allow_pickle
     except OSError as error:
-        raise UserError(f"cannot write {error.filename or folder} ({error.strerror}); set FEDARENA_CACHE") from None
+        raise UserError(
+            f"cannot write {error.filename or folder} ({error.strerror}); {remedy(error, 'set FEDARENA_CACHE')}"
+        ) from None
     return _from_npz(file, name)
 
 

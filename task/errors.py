@@ -1,11 +1,12 @@
 """The one exception that a user's mistake raises, and how errors of others are told in a line."""
 
 import difflib
+import errno
 import re
 from collections.abc import Iterable
 from functools import partial
 from itertools import takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -17,7 +18,12 @@ class UserError(Exception):
     The message is a single line that says what is wrong, where, and how to mend it. The command line prints it on
     stderr without a traceback and exits with status 2. Whatever a file or an option put into it: it becomes one
     printable line of at most 500 characters, of which the first and the last stay.
+
+    Attributes:
+        status: the exit status.
     """
+
+    status = 2
 
     def __init__(self, text: str) -> None:
         super().__init__(shown(text, _LONGEST))
@@ -35,8 +41,49 @@ def describe(error: BaseException, longest: int = 300) -> str:
 
 def one_line(text: str, longest: int = 300) -> str:
     """A text on one line of at most so many characters, for tables and terminals."""
-    words = " ".join(text.split())
+    words = printable(" ".join(text.split()))
     return words if len(words) <= longest else words[: longest - 3] + "..."
+
+
+def printable(text: str) -> str:
+    """A text as terminals, logs and pages may get it, wherever it came from.
+
+    No control character stays that a terminal obeys or that begins a line, and no mark that turns or hides what is
+    around it: white space becomes a space, the rest a question mark.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+
+
+def printable_tree(value: Any) -> Any:
+    """What JSON can hold, with every line of every text in it printable."""
+    if isinstance(value, str):
+        return "\n".join(map(printable, value.split("\n")))
+    if isinstance(value, dict):
+        return {printable_tree(key): printable_tree(part) for key, part in value.items()}
+    return [printable_tree(part) for part in value] if isinstance(value, list) else value
+
+
+def remedy(error: OSError, otherwise: str = "mend it") -> str:
+    """What helps against an error of the operating system, where that is the same whatever was being done.
+
+    Args:
+        error: the error.
+        otherwise: what helps against any other error there.
+    """
+    return _REMEDIES.get(error.errno or 0, otherwise)
+
+
+SHORT_OF_FILES = (errno.EMFILE, errno.ENFILE)
+_REMEDIES = {
+    errno.EMFILE: "allow more open files (ulimit -n, or LimitNOFILE of the service)",
+    errno.ENFILE: "allow more open files on this machine, or close some",
+    errno.ENOMEM: "free some memory, or raise `ulimit -v`",
+    errno.EAGAIN: "end some processes, or raise `ulimit -u`",
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room, or ask for a larger quota",
+}
 
 
 def shown(value: object, longest: int = 120) -> str:
@@ -50,7 +97,7 @@ def shown(value: object, longest: int = 120) -> str:
         text = value if isinstance(value, str) else repr(value)
     except (ValueError, RecursionError):  # a whole number of thousands of digits, or a nest of thousands of levels
         text = f"a {type(value).__name__} too large to show"
-    line = "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+    line = printable(text)
     return line if len(line) <= longest else f"{line[: longest * 3 // 5 - 3]}...{line[-(longest * 2 // 5) :]}"
 
 

@@ -29,6 +29,15 @@ def read_object(content: bytes) -> dict[str, Any]:
     return value
 
 
+def escaped(text: str) -> str:
+    """A JSON document with everything that cannot be printed written as an escape, which says the same."""
+    lines = text.split("\n")
+    return "\n".join(
+        line if line.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
+        for line in lines
+    )
+
+
 def value_of(text: str) -> Any:
     """What the user means by an option's value: JSON, such as a number, or else the text itself."""
     try:

@@ -8,11 +8,14 @@ from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from task.errors import UserError
+from task.errors import UserError, printable, remedy
+from task.jsontext import escaped
 
 NAME = "fedarena"
 _LARGEST = 10 * 2**20  # bytes of one file
 _OLD_FILES = 3
+_ELSEWHERE = "choose another place"
+_LIBRARIES = ("flwr", "uvicorn.error", "asyncio", "httpx")  # whose loggers tell of connections
 
 
 def log_to(path: Path) -> logging.Logger:
@@ -25,12 +28,16 @@ def log_to(path: Path) -> logging.Logger:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handler = _Private(path, maxBytes=_LARGEST, backupCount=_OLD_FILES, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{path}: the log cannot be written ({error.strerror}); choose another place") from None
+        raise UserError(f"{path}: the log cannot be written ({error.strerror}); {remedy(error, _ELSEWHERE)}") from None
     handler.setFormatter(_Json())
     logger = logging.getLogger(NAME)
+    for old in logger.handlers:
+        old.close()
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False
+    for library in _LIBRARIES:
+        logging.getLogger(library).addFilter(_make_printable)  # again: no effect
     return logger
 
 
@@ -58,4 +65,10 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return escaped(json.dumps(line, default=str, ensure_ascii=False))
+
+
+def _make_printable(record: logging.LogRecord) -> bool:
+    """Libraries log what a peer sent as it came."""
+    record.msg, record.args = printable(record.getMessage()), None
+    return True

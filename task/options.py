@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from task.config import RunConfig, Training, parse
-from task.errors import UserError
+from task.errors import UserError, printable
 from task.scenario import PARTS, resolved
 
 DATASETS = (
@@ -21,7 +21,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and leave."""
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: {printable(message)} (see {self.prog} --help)\n")
 
 
 def add_run_options(parser: argparse.ArgumentParser, *, data: bool = True) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from task import cache as caching
 from task import data, partition, ready
 from task.arrays import input_shape
-from task.errors import UserError
+from task.errors import UserError, remedy
 from task.holdings import hold, hold_out
 from task.jsontext import read_object
 from task.scenario import Scenario, scenario_of
@@ -131,7 +131,7 @@ def prepare(
         shards = _cached(dataset, clients or DEFAULT_CLIENTS, seed, cut, cache, public)
     except OSError as error:
         raise UserError(
-            f"{error.filename or dataset}: {error.strerror}; check path, permissions and disk space"
+            f"{error.filename or dataset}: {error.strerror}; " + remedy(error, "check path and permissions")
         ) from None
     return shards if out is None else _copy(shards, out)
 
@@ -253,7 +253,9 @@ def _copy(shards: Shards, out: Path) -> Shards:
             with (shards.folder / name).open("rb") as source:
                 caching.write(out / name, lambda file, source=source: shutil.copyfileobj(source, file))  # type: ignore[misc]
     except OSError as error:
-        raise UserError(f"cannot write {error.filename or out} ({error.strerror}); choose another folder") from None
+        raise UserError(
+            f"cannot write {error.filename or out} ({error.strerror}); {remedy(error, 'choose another folder')}"
+        ) from None
     return replace(shards, folder=out.absolute())
 
 

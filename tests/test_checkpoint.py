@@ -208,7 +208,7 @@ def test_a_disk_that_takes_no_more_at_any_moment_loses_nothing(tmp_path, undistu
                 patch.setattr(os, "fsync", fsync)
                 hashes = run.play(resume=False)
         except WriteError as error:
-            assert f"(No space left on device): make room or mend it, then go on with --resume {run.path}" in str(error)
+            assert f"(No space left on device): make room, then go on with --resume {run.path}" in str(error)
         except UserError as error:  # before there is anything to go on with
             assert "cannot write results to" in str(error)
             shutil.rmtree(run.path)

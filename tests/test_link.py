@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from base64 import b64encode
 from collections.abc import Coroutine, Iterator
 from contextlib import closing, suppress
 from copy import copy
@@ -83,14 +82,12 @@ class House:
     def __init__(self, *, hold: float = FOREVER, status: int = 200) -> None:
         self.waiting: set[int] = set()
         self.bodies: list[bytes] = []
-        self.refused: list[tuple[str, bytes, int, str]] = []
         self._status = status
         self.genuine = True
         self.door = Door(
             self.app,
             self.waits,
             lambda scope, poll: self.genuine,
-            lambda *told: self.refused.append(told),
             Lines(lambda line: True),
             hold,
         )
@@ -159,7 +156,6 @@ def test_a_message_that_comes_between_the_look_and_the_wait_is_not_missed():
         house.app,
         lambda node: next(looks),
         lambda scope, poll: True,
-        lambda *told: None,
         Lines(lambda line: True),
         FOREVER,
     )
@@ -201,35 +197,6 @@ def test_a_poll_that_cannot_be_read_is_flowers_to_answer():
     house = House()
     in_time(Caller(body=b"\xff\xff").knock(house.door))
     assert house.bodies == [b"\xff\xff"]
-
-
-@pytest.mark.parametrize("path", ["/v1/control/start-run", "/v1/runtime/x", "/v1/fleet", "/openapi.json", "/"])
-def test_other_paths_are_not_served_and_told(path: str):
-    house, caller = House(), Caller(path)
-    in_time(caller.knock(house.door))
-    assert caller.sent[0]["status"] == 404
-    assert b"python -m server" in caller.sent[1]["body"]
-    assert house.bodies == []
-    assert house.refused == [("192.0.2.7", b"", 404, path)]
-
-
-@pytest.mark.parametrize(("status", "told"), [(200, False), (401, True), (403, True), (412, True), (500, False)])
-def test_what_flower_refuses_is_told_with_address_and_key(status: int, told: bool):
-    house = House(status=status)
-    shown = [(b"user-agent", b"python")]
-    from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER as KEY
-
-    shown.append((KEY.lower().encode(), b64encode(b"a key")))
-    in_time(Caller("/v1/fleet/activate-node", b"?", shown).knock(house.door))
-    assert house.refused == ([("192.0.2.7", b"a key", status, "/v1/fleet/activate-node")] if told else [])
-
-
-def test_a_key_that_is_none_is_told_as_none():
-    from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER as KEY
-
-    house = House(status=401)
-    in_time(Caller("/v1/fleet/activate-node", b"?", [(KEY.lower().encode(), b"!")]).knock(house.door))
-    assert house.refused == [("192.0.2.7", b"", 401, "/v1/fleet/activate-node")]
 
 
 # -- a link and the client's end of it
@@ -563,24 +530,6 @@ def test_a_reply_that_cannot_be_unpacked_is_an_error_of_its_client_and_of_nobody
     assert told.error.reason == "its reply cannot be unpacked (IndexError: list index out of range)"
 
 
-def test_a_request_that_is_too_large_is_hung_up_on():
-    async def scene() -> None:
-        house, caller = House(), Caller("/v1/fleet/push-messages")
-        block = b"x" * 2**20
-        caller._events = [{"type": "http.request", "body": block, "more_body": True} for _ in range(20)]
-        heard: list[str] = []
-
-        async def app(scope: Any, receive: Any, send: Any) -> None:
-            while (event := await receive())["type"] == "http.request":
-                heard.append(event["type"])
-
-        house.door._app = app
-        await caller.knock(house.door)
-        assert len(heard) == 8
-
-    in_time(scene())
-
-
 def test_bytes_that_mean_nothing_get_an_answer_and_the_link_goes_on(line: Line):
     """Requests with random or mutated bodies at every path of Flower's Fleet API, signed by an authentic client."""
     random = np.random.default_rng(20261126)
@@ -595,7 +544,7 @@ def test_bytes_that_mean_nothing_get_an_answer_and_the_link_goes_on(line: Line):
             if body:
                 body[random.integers(len(body))] ^= 1 << int(random.integers(8))
             answer = client.post(paths[number % len(paths)], content=bytes(body))
-            assert 400 <= answer.status_code < 600
+            assert 400 <= answer.status_code < 500
     message_id = line.send(X[0])
     line.fleet.push(line.answer(pulled(line.fleet)), 0.1)
     assert line.reply_to(message_id) is not None

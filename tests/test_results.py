@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.results import ClientRow, Entry, RoundRow, RunFolder
-from task.errors import UserError
+from task.errors import UserError, printable
 
 ROUND = RoundRow("iid", "fedavg", 0, 1, 0.1 + 0.2, 1 / 3, 5, 0, 10**12, 7, 1e-300)
 CLIENT = ClientRow("iid", "fedavg", 0, 1, 2, 800, 25, 25.0, 0.25, 0.5, "ok", "")
@@ -37,7 +37,7 @@ def test_columns_are_those_of_the_contract(tmp_path: Path) -> None:
         )
 
 
-names = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"]), min_size=1)
+names = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1)
 counts = st.integers(0, 2**62)
 numbers = st.floats(allow_nan=True)
 
@@ -62,16 +62,16 @@ def test_rows_read_back_to_the_bit(rounds: list[RoundRow], clients: list[ClientR
             folder.write_round(row)
         for client in clients:
             folder.write_client(client)
-        one_line = [replace(client, reason=" ".join(client.reason.split())) for client in clients]
+        one_line = [replace(client, reason=printable(" ".join(client.reason.split()))) for client in clients]
         assert repr(folder.read_rounds()) == repr(rounds)
         assert repr(folder.read_clients()) == repr(one_line)
         assert (folder.path / "clients.csv").read_bytes().count(b"\n") == 1 + len(clients)
 
 
-def test_a_reason_that_is_no_unicode_is_kept_in_words(tmp_path: Path) -> None:
+def test_a_reason_that_is_no_unicode_is_kept_as_far_as_it_can_be_shown(tmp_path: Path) -> None:
     with RunFolder.create(tmp_path) as folder:
         folder.write_client(replace(FAILED, reason="file \udcff is bad"))
-        assert folder.read_clients()[0].reason == r"file \udcff is bad"
+        assert folder.read_clients()[0].reason == "file ? is bad"
 
 
 def test_a_killed_process_keeps_its_rows_and_frees_the_folder(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """What every ASGI application here needs: its types, reading a request's body, answering."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -24,39 +23,29 @@ async def read_body(receive: Receive, largest: int) -> bytes | None:
             return bytes(body)
 
 
-def bounded(receive: Receive, largest: int) -> Receive:
-    """A `receive` that hangs up on a request that sends more than `largest` bytes."""
-    left = largest
+def again(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives a body that was already read, and then what else comes."""
+    events: list[MutableMapping[str, Any]] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def limited() -> MutableMapping[str, Any]:
-        nonlocal left
-        event = await receive()
-        left -= len(event.get("body", b""))
-        return {"type": "http.disconnect"} if left < 0 else event
+    async def first() -> MutableMapping[str, Any]:
+        return events.pop() if events else await receive()
 
-    return limited
+    return first
 
 
-def again(body: bytes) -> Receive:
-    """A `receive` that gives a body that was already read."""
-    events = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def receive() -> MutableMapping[str, Any]:
-        if events:
-            return events.pop()
-        await asyncio.Event().wait()  # the client stays on the line until it has its answer
-        raise AssertionError("unreachable")
-
-    return receive
-
-
-async def answer(send: Send, status: int, content: bytes, kind: str = "text/plain; charset=utf-8") -> None:
-    """Send a whole answer."""
+async def answer(
+    send: Send, status: int, content: bytes, kind: str = "text/plain; charset=utf-8", *, close: bool = False
+) -> None:
+    """Send a whole answer, and hang up after it if asked to."""
     await send(
         {
             "type": "http.response.start",
             "status": status,
-            "headers": [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(content))],
+            "headers": [
+                (b"content-type", kind.encode()),
+                (b"content-length", b"%d" % len(content)),
+                *([(b"connection", b"close")] if close else []),
+            ],
         }
     )
     await send({"type": "http.response.body", "body": content})

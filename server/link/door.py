@@ -1,26 +1,20 @@
-"""What stands before Flower's Fleet API on the open port: polls that wait, and a word on who is refused."""
+"""What stands before Flower's Fleet API on the open port: polls that wait."""
 
 import asyncio
-from base64 import b64decode
 from collections import Counter, defaultdict
 from collections.abc import Callable, MutableMapping
 from http import HTTPStatus
 from typing import Any
 
 from flwr.proto.fleet_pb2 import PullMessagesRequest
-from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 
-from server.link.asgi import App, Receive, Scope, Send, again, answer, bounded, read_body
+from server.link.asgi import App, Receive, Scope, Send, again, read_body
+from server.link.gate import FLEET, public_key
 from server.link.lines import Lines
 
-FLEET = "/v1/fleet/"
 _ACTIVATE, _REGISTER = FLEET + "activate-node", FLEET + "register-node"
 _PULL = FLEET + "pull-messages"
 _LARGEST_POLL = 4096  # bytes of a request that names one node
-_LARGEST = 8 * 2**20  # bytes of any other; Flower's pieces are of 5 MiB
-_REFUSALS = (400, 401, 403, 409, 412)
-_KEY = FLEET_HTTP_PUBLIC_KEY_HEADER.lower().encode()
-_ELSEWHERE = b"only Flower's Fleet API is served here: start runs with python -m server"
 
 
 class Door:
@@ -33,7 +27,6 @@ class Door:
         app: Flower's Fleet API.
         waits: whether a message waits for a node.
         authentic: whether a poll comes from the node that it names; another is answered at once, by Flower.
-        refused: told of every refused call: address, public key (PEM, empty if none was sent), HTTP status, path.
         lines: told of every call that was found good.
         hold: the longest time in seconds that a poll is held; Flower's own SuperNode gives up after 30.
     """
@@ -43,11 +36,10 @@ class Door:
         app: App,
         waits: Callable[[int], bool],
         authentic: Callable[[Scope, PullMessagesRequest], bool],
-        refused: Callable[[str, bytes, int, str], None],
         lines: Lines,
         hold: float = 5.0,
     ) -> None:
-        self._app, self._waits, self._authentic, self._refused = app, waits, authentic, refused
+        self._app, self._waits, self._authentic = app, waits, authentic
         self._lines, self._hold = lines, hold
         self._loop: asyncio.AbstractEventLoop | None = None
         self._bells: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
@@ -65,19 +57,11 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         self._loop = asyncio.get_running_loop()
-        if scope["type"] != "http":
-            return
-        if not scope["path"].startswith(FLEET):
-            await answer(send, 404, _ELSEWHERE)
-            self._refused(_address(scope), b"", 404, scope["path"])
-            return
         if scope["path"] == _PULL:
             body = await read_body(receive, _LARGEST_POLL)
             if body is None or not await self._wait(scope, body, receive):
                 return
-            receive = again(body)
-        else:
-            receive = bounded(receive, _LARGEST)
+            receive = again(body, receive)
         if scope["path"] == _ACTIVATE:
             self._lines.calling(scope)
         await self._app(scope, receive, self._watched(scope, send))
@@ -107,11 +91,9 @@ class Door:
 
     def _watched(self, scope: Scope, send: Send) -> Send:
         async def watched(event: MutableMapping[str, Any]) -> None:
-            if event["type"] == "http.response.start":
-                if event["status"] in _REFUSALS:
-                    self._refused(_address(scope), _key(scope), event["status"], scope["path"])
-                elif event["status"] == HTTPStatus.OK and scope["path"] != _REGISTER:
-                    self._lines.heard(scope, _key(scope), activated=scope["path"] == _ACTIVATE)
+            good = event["type"] == "http.response.start" and event["status"] == HTTPStatus.OK
+            if good and scope["path"] != _REGISTER:
+                self._lines.heard(scope, public_key(scope), activated=scope["path"] == _ACTIVATE)
             await send(event)
 
         return watched
@@ -120,19 +102,3 @@ class Door:
 async def _hang_up(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _address(scope: Scope) -> str:
-    client = scope.get("client")
-    return str(client[0]) if client else "an unknown address"
-
-
-def _key(scope: Scope) -> bytes:
-    """The public key that the caller shows, PEM; empty when it shows none."""
-    for name, value in scope["headers"]:
-        if name == _KEY:
-            try:
-                return b64decode(value, validate=True)
-            except ValueError:
-                return b""
-    return b""

@@ -4,22 +4,21 @@ A message with the eight arrays of a small model is some 42 requests: each piece
 of its time in the layers around its handlers. What goes wrong here is given to it after all, for its answer.
 """
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from fastapi import FastAPI, Request
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest, PushObjectRequest
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
-from flwr.superlink.routers.fleet.node_auth import authenticate_node
 from flwr.superlink.servicer.fleet import fleet_handlers
 from starlette.concurrency import run_in_threadpool
 
-from server.link.asgi import Receive, Scope, Send, again, answer, read_body
+from server.link.asgi import App, Receive, Scope, Send, again, answer, read_body
+from server.link.gate import KEY
 from server.link.state import LinkState
 
-_LARGEST = 8 * 2**20  # bytes of a request; Flower's pieces are of 5 MiB
+_LARGEST = 8 * 2**20  # bytes of a request
 _SMALL = 2**16  # bytes of a request that is not worth a thread
 _PUSH = "/v1/fleet/push-messages"
 
@@ -37,8 +36,8 @@ class Express:
         state: what its handlers work on.
     """
 
-    def __init__(self, app: FastAPI, state: LinkState) -> None:
-        self._app = app
+    def __init__(self, app: App, state: LinkState) -> None:
+        self._app, self._state = app, state
         store = state.object_store
         handlers = fleet_handlers
         self._calls = {
@@ -55,7 +54,7 @@ class Express:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         call = self._calls.get(scope["path"])
-        if (call is None and scope["path"] != _PUSH) or scope["method"] != "POST":
+        if call is None and scope["path"] != _PUSH:
             await self._app(scope, receive, send)
             return
         body = await read_body(receive, _LARGEST)
@@ -63,7 +62,7 @@ class Express:
             return
         if call is None:
             if _speaks_for_itself(body):
-                await self._app(scope, again(body), send)
+                await self._app(scope, again(body, receive), send)
             else:
                 await answer(send, 403, b"a reply is pushed by the node that it comes from")
             return
@@ -73,13 +72,14 @@ class Express:
             else:
                 reply = self._serve(call, scope, body)
         except Exception:  # noqa: BLE001 - Flower's application finds the same, and knows what to answer
-            await self._app(scope, again(body), send)
+            await self._app(scope, again(body, receive), send)
             return
         await answer(send, 200, reply, PROTOBUF_MEDIA_TYPE)
 
     def _serve(self, call: _Call, scope: Scope, body: bytes) -> bytes:
         message = call.kind.FromString(body)
-        authenticate(self._app, scope, message)
+        if not is_from(self._state, scope, message):
+            raise PermissionError("another node's request")
         reply: bytes = call.handle(message).SerializeToString()
         return reply
 
@@ -93,12 +93,6 @@ def _speaks_for_itself(body: bytes) -> bool:
     return all(message.metadata.src_node_id == push.node.node_id for message in push.messages_list)
 
 
-def authenticate(app: FastAPI, scope: MutableMapping[str, Any], message: Any) -> None:
-    """Flower's own check of who sent a message.
-
-    Raises:
-        HTTPException: it does not come from the node that it names.
-    """
-    request = Request({**scope, "app": app, "state": {}})
-    request.state.protobuf_request = message
-    authenticate_node(request)
+def is_from(state: LinkState, scope: Scope, message: Any) -> bool:
+    """Whether the node that a message names is that of the key which signed the request, see `server.link.gate`."""
+    return bool(state.get_node_id_by_public_key(scope[KEY]) == message.node.node_id)

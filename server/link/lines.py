@@ -7,9 +7,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from server.link.asgi import Scope
+from server.link.visitors import Address
 from task.wire import PROCESS_HEADER
-
-Address = tuple[str, int]  # host and port of the other end of a connection
 
 _RECENT = 12.0  # seconds since the last word; a resident client gives one every 5, and tries for 20 to get in
 

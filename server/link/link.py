@@ -1,24 +1,20 @@
 """The SuperLink as one object: who may come in, what is sent, what comes back."""
 
-import asyncio
 import logging
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Collection, Mapping, MutableMapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI
 from flwr.cli.config_utils import get_fab_metadata
 from flwr.common.constant import NOOP_FLWR_AID, SUPERLINK_NODE_ID, Status
-from flwr.proto.fleet_pb2 import PullMessagesRequest
 from flwr.server.superlink.linkstate import LinkStateFactory
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID, TaskType
-from flwr.supercore.error import http_error_translator
 from flwr.supercore.fab import Fab
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
@@ -29,21 +25,22 @@ from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
 from flwr.superlink.routers.fleet.router import router as fleet_router
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from server.federation import Federation
+from server.link.accept import Server
 from server.link.door import Door
-from server.link.express import Express, authenticate
+from server.link.express import Express, is_from
+from server.link.gate import Gate
 from server.link.grid import LinkGrid
-from server.link.lines import Address, Lines
+from server.link.lines import Lines
+from server.link.protocol import Refused
+from server.link.quiet import quiet_errors
 from server.link.state import LinkState
-from task.errors import UserError, describe
+from server.link.visitors import Limits, Visitors, raised_descriptors
+from task.errors import UserError, describe, remedy
 from task.greeting import SIGN_OF_LIFE_SECONDS
 
-Refused = Callable[[str, bytes, int, str], None]
-
 _LONGEST_CONTACT = 3 * SIGN_OF_LIFE_SECONDS  # of silence
-_TLS_RECORD = b"\x16\x03"  # what a TLS handshake begins with, and HTTP never
 _log = logging.getLogger("fedarena")
 
 
@@ -64,8 +61,9 @@ class Link:
         tls: certificate and key; None serves plain HTTP.
         open_to_all: nodes may register themselves with any key, as Flower has it without node authentication.
         patience: seconds without a sign of life after which a node that owes a reply is given up.
-        refused: told of refused calls, see `Door`; and of failed TLS handshakes, with status 0 and the reason as path;
-            and of TLS where plain HTTP is spoken, with status 0 and "TLS" as path.
+        refused: told of refused calls, see `Gate`; of requests that are no HTTP, with an empty path; and with status 0
+            and the reason as path of failed TLS handshakes, of TLS where plain HTTP is spoken ("TLS"), and of
+            connections that are closed or not taken.
     """
 
     def __init__(
@@ -74,10 +72,12 @@ class Link:
         self._host, self._port, self._tls, self._patience = host, port, tls, patience
         self._refused = refused
         self._bells: list[threading.Event] = []
-        self._lines = Lines(self._is_open)
+        self._visitors = Visitors(Limits.of(raised_descriptors()), lambda address, what: refused(address, b"", 0, what))
+        self._lines = Lines(self._visitors.__contains__)
         self.state = LinkState(lambda node: self._door.ring(node), self._ring, self._is_taken)
         app = _fleet_app(self.state, open_to_all=open_to_all)
-        self._door = Door(Express(app, self.state), self.state.waits, partial(_is_authentic, app), refused, self._lines)
+        self._door = Door(Express(app, self.state), self.state.waits, partial(is_from, self.state), self._lines)
+        self._gate = Gate(self._door, self._is_known, self._visitors.welcome, refused)
         self.run = self._begin_run()
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
@@ -93,15 +93,16 @@ class Link:
             listening = socket.create_server((self._host, self._port), family=family, backlog=512)
         except OSError as error:
             raise UserError(
-                f"cannot listen on {self._host}:{self._port} ({error.strerror}): another server may run there; "
-                "choose another address with --listen"
+                f"cannot listen on {self._host}:{self._port} ({error.strerror}): "
+                + remedy(error, "another server may run there; choose another address with --listen")
             ) from None
         self._port = listening.getsockname()[1]
         config = uvicorn.Config(
-            self._door,
-            http="auto" if self._tls else _watched_greeting(self._refused),
+            self._gate,
             ws="none",
             lifespan="off",
+            proxy_headers=False,  # who calls is whom the connection comes from, not what a header says
+            server_header=False,
             access_log=False,
             log_config=None,
             timeout_keep_alive=75,
@@ -117,11 +118,8 @@ class Link:
             raise UserError(f"{self._tls.certificate}: cannot be used for TLS: {describe(error)}") from None
         if config.ssl:
             config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
-            config.ssl.sslobject_class = _watched_handshake(self._refused)
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [listening]}, name="superlink", daemon=True
-        )
+        self._server = Server(config, listening, self._visitors, self._refused)
+        self._thread = threading.Thread(target=self._server.run, name="superlink", daemon=True)
         self._thread.start()
 
     @property
@@ -163,9 +161,8 @@ class Link:
         grid = LinkGrid(self.state, self.run, label, self._lost, wait)
         return Federation(grid, nodes, wait, grid.drop, reachable)
 
-    def _is_open(self, line: Address) -> bool:
-        connections = list(self._server.server_state.connections) if self._server else []
-        return any(connection.client == line for connection in connections)
+    def _is_known(self, key: bytes) -> bool:
+        return self.state.get_node_id_by_public_key(key) is not None
 
     def _is_taken(self, node: int) -> bool:
         key = self.state.nodes[node].public_key
@@ -211,7 +208,7 @@ def _fleet_app(state: LinkState, *, open_to_all: bool) -> FastAPI:
     app = FastAPI(
         openapi_url=None,
         middleware=[
-            Middleware(BaseHTTPMiddleware, dispatch=http_error_translator),
+            Middleware(BaseHTTPMiddleware, dispatch=quiet_errors),
             Middleware(ProtobufTranslationMiddleware),
             Middleware(NodeAuthMiddleware),
         ],
@@ -220,43 +217,3 @@ def _fleet_app(state: LinkState, *, open_to_all: bool) -> FastAPI:
     app.state.enable_supernode_auth = not open_to_all
     app.include_router(fleet_router)
     return app
-
-
-def _is_authentic(app: FastAPI, scope: MutableMapping[str, Any], poll: PullMessagesRequest) -> bool:
-    """Whether Flower's own check lets this poll pass."""
-    try:
-        authenticate(app, scope, poll)
-    except HTTPException:
-        return False
-    return True
-
-
-def _watched_handshake(refused: Refused) -> type[ssl.SSLObject]:
-    """A TLS connection that tells when its handshake fails; asyncio would keep it to itself."""
-
-    class Watched(ssl.SSLObject):
-        def do_handshake(self) -> None:
-            try:
-                super().do_handshake()
-            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                raise
-            except ssl.SSLError as error:
-                refused("", b"", 0, "plain HTTP" if error.reason == "HTTP_REQUEST" else str(error.reason))
-                raise
-
-    return Watched
-
-
-def _watched_greeting(refused: Refused) -> type[asyncio.Protocol]:
-    """Plain HTTP that tells when a client begins with TLS; uvicorn would keep it to itself."""
-
-    class Watched(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-        _begun = False
-
-        def data_received(self, data: bytes) -> None:
-            if not self._begun and data.startswith(_TLS_RECORD):
-                refused(str(self.client[0]) if self.client else "", b"", 0, "TLS")
-            self._begun = True
-            super().data_received(data)
-
-    return Watched

@@ -4,6 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from flwr.app import Message
 from flwr.app.message import make_message, remove_content_from_message
@@ -27,6 +28,7 @@ from server.link.limits import Limit, reply_limit
 from task.errors import describe
 
 TAKEN = "connected already"  # what a second process of the same client is told
+_MOST_NODES = 100_000  # over the life of a server
 
 
 @dataclass
@@ -100,6 +102,16 @@ class LinkState(InMemoryLinkState):
         node = self.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, public_key, 0)
         self.nodes[node].status = NodeStatus.OFFLINE  # so that messages can wait for it
         return node
+
+    def create_node(self, *about: Any, **more: Any) -> int:
+        """Register a key, of which anyone may bring new ones where nobody is enrolled.
+
+        Raises:
+            ValueError: the key is registered already, or there are too many.
+        """
+        if len(self.nodes) >= _MOST_NODES:
+            raise ValueError("no more nodes can be registered")
+        return int(super().create_node(*about, **more))
 
     def expel(self, node: int) -> None:
         """Refuse a node from now on, also the poll of it that may be held right now."""

@@ -17,6 +17,7 @@ from server.oneshot.pictures import draw_barriers, draw_filters, overview
 from server.oneshot.table import method_table, seed_table, undefined
 from server.oneshot.verdict import fails, verdict
 from server.oneshot.words import LOCALS, length, seeds_of, what_it_is
+from server.page_parts import page_environment
 from server.summary import Table
 
 _MOST_PAIRED = 6  # models whose pairs are listed one by one
@@ -42,15 +43,13 @@ def render(
     Returns:
         HTML. Texts of others, such as file names, are escaped.
     """
-    import jinja2
-
     from server.oneshot.page_template import PAGE
 
     first, many = combinations[0], len(combinations) > 1
     material, seeds = first.material, seeds_of(combinations)
     before, after = _geometries(combinations)
     found = filters(first)
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(PAGE)
+    template = page_environment().from_string(PAGE)
     return template.render(
         title=title,
         subtitle=subtitle,

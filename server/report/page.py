@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from server.page_parts import STYLE
+from server.page_parts import STYLE, page_environment
 from server.report import page_style, script
 from server.report.client_rows import client_lines, fit
 from server.report.embedded import embed
@@ -44,11 +44,9 @@ def render(outcome: Outcome, folder: str, title: str, subtitle: str, curves: byt
     Returns:
         HTML. Texts of others, such as strategies' names, are escaped; no script runs but this page's own.
     """
-    import jinja2
-
     run = outcome.run
     parts, panels = parts_of(run), outcome.panels
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True).from_string(PAGE)
+    template = page_environment().from_string(PAGE)
     sources: Sequence[Mapping[str, Any]] = run.get("sources") or [{**run, "folder": folder}]
     lines = client_lines(outcome.clients, outcome.local)
     kept = fit(lines, sorted({entry.seed for entry in lines}), _MOST_LINES)
