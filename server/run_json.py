@@ -8,8 +8,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from task.config import parse_as
+from task.limits import LIMITS
 
 _Whole = Annotated[int, Field(ge=0, lt=2**63)]
+_Epsilon = Annotated[float, Field(ge=LIMITS["dp_epsilon"].low, le=LIMITS["dp_epsilon"].high)]
 
 
 class _Facts(BaseModel):
@@ -70,7 +72,7 @@ class _Run(_Source):
     data: _Data = _Data()
     scenarios: dict[str, _Scenario] = {}
     results: dict[str, _Result] = {}
-    dp_epsilon: dict[str, float] = {}
+    dp_epsilon: dict[str, _Epsilon] = {}
     service: dict[str, Any] = {}
     sources: list[_Source] = []
 

@@ -9,9 +9,13 @@ from typing import Any, Literal
 
 from flwr.app import ConfigRecord, Message, RecordDict
 
+from task.errors import shown
+from task.limits import check_number
+
 Topic = Literal["hello", "refused", "over"]
 
 _RECORD = "greeting"
+_MOST_SIDES = 16  # of an example
 
 
 @dataclass(frozen=True)
@@ -87,12 +91,23 @@ class Presence:
         """
         try:
             said: Any = reply.content.config_records[_RECORD]
-            return cls(
-                int(said["client"]),
-                tuple(int(side) for side in said["input-shape"]),
-                int(said["num-classes"]),
-                int(said["num-examples"]),
-                str(said["tensorflow"]),
+            presence = cls(
+                said["client"],
+                tuple(said["input-shape"]),
+                said["num-classes"],
+                said["num-examples"],
+                shown(said["tensorflow"], 40),
             )
+            presence.check()
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"an answer that says nothing known ({error})") from error
+            raise ValueError(f"an answer that says nothing known ({shown(str(error))})") from error
+        return presence
+
+    def check(self) -> None:
+        """Refuse, with a ValueError, a number that there cannot be (`task.limits`)."""
+        if len(self.input_shape) > _MOST_SIDES:
+            raise ValueError(f"input_shape has {len(self.input_shape)} sides")
+        for name in ("client", "num_classes", "num_examples"):
+            check_number(name, getattr(self, name))
+        for side in self.input_shape:
+            check_number("input_shape", side)
