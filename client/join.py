@@ -11,9 +11,9 @@ from task.address import is_loopback
 from task.chatter import Chatter, console_on
 from task.errors import UserError, printable
 from task.identity import Identity
-from task.limits import check_limits
 from task.logfile import log_to
 from task.shardfile import read_header, shard_name
+from task.system_limits import check_limits
 
 if TYPE_CHECKING:  # imported late: a mistake in an option should be told at once
     from rich.console import Console

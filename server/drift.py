@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from task.limits import LIMITS
 from task.update import Arrays, Facts
 
 _KEPT_BYTES = 64 * 2**20  # of the updates of one round; beyond it their directions are not compared
@@ -60,12 +61,17 @@ class Drift:
             cosine = None
             if self._kept is not None and 0 < norm * length < math.inf:
                 cosine = _dot(_difference(self._kept[i], self._x), step) / (norm * length)
+                if not LIMITS["cosine"].hold(cosine):
+                    cosine = None  # of float64 models alone: the product of so small or so large norms is rounded away
             yield Measures(client, facts.accuracy_before, facts.accuracy_after, norm, cosine)
 
 
 def _difference(new: Arrays, old: Arrays) -> Arrays:
     """New - old in float64, of floating arrays only."""
-    return [np.subtract(a, b, dtype=np.float64).ravel() for a, b in zip(new, old, strict=True) if b.dtype.kind == "f"]
+    with np.errstate(over="ignore"):  # of float64 models: the norm is infinite then
+        return [
+            np.subtract(a, b, dtype=np.float64).ravel() for a, b in zip(new, old, strict=True) if b.dtype.kind == "f"
+        ]
 
 
 def _dot(one: Arrays, other: Arrays) -> float:

@@ -9,15 +9,15 @@ from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args, get_origin
 
 import numpy as np
 
 from server.files import write_atomic
 from server.results import ClientRow, LocalRow, RoundRow, RunFolder
-from server.row_limits import LIMITS, outside, words_of
 from task.config import parse
 from task.errors import UserError, quoted
+from task.limits import LIMITS, outside
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,9 +96,9 @@ def _check_cells(table: Table, kind: type["DataclassInstance"]) -> None:
         column = table.column(field.name)
         if field.name in LIMITS:
             values = column.drop_null().to_numpy()
-            wrong = values[outside(field.name, values)]
-        elif words := words_of(field.type):
-            wrong = [text for text in column.unique().to_pylist() if text not in words]
+            wrong = values[outside(field.name, values)].tolist()
+        elif get_origin(field.type) is Literal:
+            wrong = [text for text in column.unique().to_pylist() if text not in get_args(field.type)]
         else:
             continue
         if len(wrong):

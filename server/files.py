@@ -18,6 +18,7 @@ from server.stop import Broken
 from task import cache
 from task.errors import SHORT_OF_FILES, UserError, printable, remedy
 from task.jsontext import escaped
+from task.limits import representable
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -97,11 +98,14 @@ class RowFile(Generic[Row]):
     def append(self, *rows: Row) -> None:
         """Add rows; a reader sees them at once, and the operating system has them: a killed process loses nothing.
 
+        Numbers are written as `task.limits.representable` has them.
+
         Raises:
             OSError: they cannot be written; the file is as it was.
+            ValueError: a number in them is one that no reader would accept; the file is as it was.
         """
         text = io.StringIO()
-        self._write(text, rows)
+        self._write(text, [self._held(row) for row in rows])
         content, end = text.getvalue().encode(errors="backslashreplace"), os.fstat(self._file.fileno()).st_size
         try:
             while content:  # a disk that becomes full takes a part first
@@ -148,6 +152,9 @@ class RowFile(Generic[Row]):
 
     def _row(self, cells: list[str]) -> Row:
         return self._kind(**{name: self._parsers[name](text) for name, text in zip(self._parsers, cells, strict=True)})
+
+    def _held(self, row: Row) -> Row:
+        return self._kind(**{name: representable(name, getattr(row, name)) for name in self._parsers})
 
     def _open(self) -> FileIO:
         return self._path.open("ab", buffering=0)

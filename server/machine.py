@@ -10,7 +10,7 @@ from platform import python_version
 import psutil
 
 from task.errors import UserError
-from task.limits import check_limits, cores
+from task.system_limits import check_limits, cores
 
 # Resident memory of a process with TensorFlow, Keras, flwr and Ray imported and the default model traced, measured.
 _PROCESS_BYTES = 900 * 2**20

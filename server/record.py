@@ -169,7 +169,7 @@ class RunRecord:
         for line in [*(one.sentence for one in self._outcome.same), *self._outcome.verdict]:
             console.print(line, highlight=False, soft_wrap=not console.is_terminal)
         if epsilons := self._run.get("dp_epsilon"):
-            said = ", ".join(f"client {client} {epsilon:.2f}" for client, epsilon in epsilons.items())
+            said = ", ".join(f"client {c} {e:.2f}" if e < 1e6 else f"client {c} {e:.1e}" for c, e in epsilons.items())
             console.print(f"Differential privacy, epsilon spent so far as the clients say: {said}", highlight=False)
         console.print(f"Results: {self.folder.path} (open report.html)", highlight=False, soft_wrap=True)
 

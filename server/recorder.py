@@ -11,7 +11,7 @@ from server.files import write_atomic, writing
 from server.results import ClientRow, Entry, LocalRow, RoundRow, RunFolder
 from server.screen import Screen
 from strategies.gate import Verdict
-from task.limits import cores
+from task.system_limits import cores
 from task.update import Arrays, Memory
 
 

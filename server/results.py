@@ -50,14 +50,14 @@ def entries_of(config: RunConfig) -> list[Entry]:
 
 @dataclass(frozen=True)
 class RoundRow:
-    """A row of rounds.csv; round 0 is the initial model (no clients, no bytes)."""
+    """A row of rounds.csv; round 0 is the initial model (no clients, no bytes). `task.limits` has the ranges."""
 
     scenario: str
     strategy: str
     seed: int
     round: int
     test_accuracy: float  # share of the test set, 0..1
-    test_loss: float  # mean cross-entropy, nats
+    test_loss: float  # mean cross-entropy, nats; NaN or infinite where training diverged, infinite beyond 1e100
     clients_ok: int
     clients_rejected: int  # rejected by the gate, or failed
     bytes_up: int  # model arrays received from clients in this round
@@ -72,7 +72,11 @@ class RoundRow:
 
 @dataclass(frozen=True)
 class ClientRow:
-    """A row of clients.csv: one client in one round. Numbers that a failed client never sent are None."""
+    """A row of clients.csv: one client in one round.
+
+    What the client says of itself is None where it did not say it, and where its reply was not accepted: nothing of a
+    rejected reply is believed.
+    """
 
     scenario: str
     strategy: str
@@ -82,7 +86,7 @@ class ClientRow:
     num_examples: int | None
     local_steps: int | None
     local_norm: float | None  # None where FedNova defines none for the optimizer
-    train_loss: float | None
+    train_loss: float | None  # NaN or infinite where its training diverged
     seconds: float | None
     status: Status
     reason: str
@@ -104,8 +108,9 @@ class LocalRow:
     client: int
     accuracy_before: float | None  # of the round's global model on the client's training data, 0..1; None: not measured
     accuracy_after: float | None  # of the client's model after training, on the same data
-    update_norm: float  # L2 norm of x_i - x over all arrays
-    cosine: float | None  # of x_i - x and the step of the global model; None: one of them is 0, or too large to keep
+    update_norm: float  # L2 norm of x_i - x over all arrays; infinite beyond 1e100
+    # Of x_i - x and the step of the global model; None: one of them is 0, or too small, large or many to compare.
+    cosine: float | None
 
     @property
     def entry(self) -> Entry:

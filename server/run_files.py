@@ -1,11 +1,11 @@
 """The files of a run that is only looked at: another process may hold the folder, and it may not be writable."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from server.export import orders_of, read_table, rows_of
 from server.results import ClientRow, Entry, LocalRow, RoundRow, holds_run, model_file, read_run_json
-from server.row_limits import check_rounds
 from task.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class RunFiles:
     def read_rounds(self) -> list[RoundRow]:
         """The rows of rounds.csv."""
         rows = rows_of(self.table("rounds.csv", RoundRow), RoundRow)
-        check_rounds(rows, self.path / "rounds.csv")
+        _check_rounds(rows, self.path / "rounds.csv")
         return rows
 
     def read_clients(self) -> list[ClientRow]:
@@ -55,3 +55,21 @@ class RunFiles:
     def model_path(self, entry: Entry) -> Path:
         """Where the contestant's final model is kept."""
         return model_file(self.path, entry)
+
+
+def _check_rounds(rows: Sequence[RoundRow], file: Path) -> None:
+    """See that each contestant has the rounds 0, 1, 2 ... once: what is told of them is as large as the last.
+
+    Raises:
+        UserError: one is missing or there twice.
+    """
+    found: dict[Entry, set[int]] = {}
+    for row in rows:
+        rounds = found.setdefault(row.entry, set())
+        if row.round in rounds:
+            raise UserError(f"{file} cannot be read: round {row.round} of {row.entry.key} is there twice")
+        rounds.add(row.round)
+    for entry, rounds in found.items():
+        if len(rounds) != max(rounds) + 1:
+            missing = next(number for number in range(len(rounds) + 1) if number not in rounds)
+            raise UserError(f"{file} cannot be read: round {missing} of {entry.key} is missing before {max(rounds)}")

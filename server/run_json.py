@@ -8,8 +8,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from task.config import parse_as
+from task.limits import LIMITS
 
 _Whole = Annotated[int, Field(ge=0, lt=2**63)]
+_Epsilon = Annotated[float, Field(ge=LIMITS["dp_epsilon"].low, le=LIMITS["dp_epsilon"].high)]
 
 
 class _Facts(BaseModel):
@@ -77,7 +79,7 @@ class _Run(_Source):
     scenarios: dict[str, _Scenario] = {}
     results: dict[str, _Result] = {}
     weights_by: dict[str, str] = {}
-    dp_epsilon: dict[str, float] = {}
+    dp_epsilon: dict[str, _Epsilon] = {}
     service: dict[str, Any] = {}
     members: list[_Member] = []
     sources: list[_Source] = []

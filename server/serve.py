@@ -24,9 +24,9 @@ from task.address import is_loopback
 from task.chatter import Chatter, console_on
 from task.config import Positive, RunConfig, Seconds, parse
 from task.errors import UserError, describe, describe_invalid
-from task.limits import check_limits
 from task.logfile import log_to
 from task.options import with_terms
+from task.system_limits import check_limits
 
 if TYPE_CHECKING:
     from server.link import Link

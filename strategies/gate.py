@@ -11,6 +11,7 @@ from flwr.app import Message
 from strategies.kernels import squared_distances
 from task import wire
 from task.errors import one_line
+from task.limits import check_number
 from task.update import Arrays, Facts, NotFinite, Update, check_facts, check_update
 
 _MAJORITY = 3  # of fewer updates none can be told from the others
@@ -23,8 +24,8 @@ class Verdict:
     node_id: int
     status: Literal["ok", "rejected", "failed"]
     reason: str = ""
-    update: Update | None = None  # as sent, for a reply that could be read
-    facts: Facts = field(default_factory=Facts)
+    update: Update | None = None  # of an accepted reply; what another one claims is nobody's to count, sum or show
+    facts: Facts = field(default_factory=Facts)  # of an accepted reply, as `update`
     bytes_up: int = 0
     expected: bool = False  # the scenario asked for it, or the user was told before: no news to anybody
     stray: bool = False  # nobody asked for it: whoever was asked has a word of its own
@@ -125,7 +126,6 @@ def _valid(replies: Iterable[Message], expected: Expected, report: Report) -> It
     answered: set[int] = set()
     for message in replies:
         node, size = message.metadata.src_node_id, wire.array_bytes(message)
-        update, facts = None, Facts()
         try:
             asked = _asked(message, expected)
             if asked is None or asked in answered:
@@ -137,15 +137,20 @@ def _valid(replies: Iterable[Message], expected: Expected, report: Report) -> It
             if message.metadata.src_node_id != node and not message.has_error():  # Flower's word on a lost one
                 raise ValueError(f"it comes from node {message.metadata.src_node_id}, and node {node} was asked")
             if message.has_error():
-                report(Verdict(node, "failed", one_line(message.error.reason or "no reason given")))
+                report(Verdict(node, "failed", _reason(message.error.reason or "")))
                 continue
             update, facts = wire.read_reply(message, expected.arrays)
             _check(update, facts, expected, node)
         except ValueError as error:
             odd = isinstance(error, NotFinite)
-            report(Verdict(node, "rejected", one_line(str(error)), update, facts, size, not_finite=odd))
+            report(Verdict(node, "rejected", _reason(str(error)), bytes_up=size, not_finite=odd))
             continue
         yield Verdict(node, "ok", "", update, facts, size), (message, update)
+
+
+def _reason(text: str) -> str:
+    """Return a text of others as one printable line, for tables and terminals."""
+    return one_line(text) or "no reason given"
 
 
 def _asked(message: Message, expected: Expected) -> int | None:
@@ -157,11 +162,12 @@ def _asked(message: Message, expected: Expected) -> int | None:
 
 def _check(update: Update, facts: Facts, expected: Expected, node: int) -> None:
     """Raise a ValueError for an update that no rule should see."""
+    check_number("client", update.client)
     client = expected.clients.get(node)
     if None not in (client, update.client) and client != update.client:
         raise ValueError(f"it says that it is client {update.client}, and it is client {client}")
-    check_facts(facts)
     check_update(update, expected.arrays)
+    check_facts(facts)
     for name in expected.needs:
         # An update that does not say num_examples has 1; what was sent is among the facts.
         if getattr(facts if name == "num_examples" else update, name) is None:

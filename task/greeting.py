@@ -10,6 +10,7 @@ from typing import Any, Literal
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from task.errors import shown
+from task.limits import check_number
 
 Topic = Literal["hello", "prepare", "wait", "refused", "over"]
 
@@ -19,6 +20,7 @@ PROTOCOL = 2
 SIGN_OF_LIFE_SECONDS = 5.0  # between two signs of life of a resident client, also while it trains
 _RECORD = "greeting"
 _LONGEST = 60  # characters of a text that a client sends
+_MOST_SIDES = 16  # of an example
 
 
 @dataclass(frozen=True)
@@ -119,16 +121,27 @@ class Presence:
         try:
             said: Any = reply.content.config_records[_RECORD]
             texts = {name: shown(str(said.get(name, "")), _LONGEST) for name in _TEXTS}
-            return cls(
-                int(said["client"]),
-                tuple(int(side) for side in said["input-shape"]),
-                int(said["num-classes"]),
-                int(said["num-examples"]),
-                protocol=int(said.get("protocol", 1)),
+            presence = cls(
+                said["client"],
+                tuple(said["input-shape"]),
+                said["num-classes"],
+                said["num-examples"],
+                protocol=said.get("protocol", 1),
                 **texts,
             )
+            presence.check()
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"an answer that says nothing known ({error})") from error
+            raise ValueError(f"an answer that says nothing known ({shown(str(error))})") from error
+        return presence
+
+    def check(self) -> None:
+        """Refuse, with a ValueError, a number that there cannot be (`task.limits`)."""
+        if len(self.input_shape) > _MOST_SIDES:
+            raise ValueError(f"input_shape has {len(self.input_shape)} sides")
+        for name in ("client", "num_classes", "num_examples"):
+            check_number(name, getattr(self, name))
+        for side in self.input_shape:
+            check_number("input_shape", side)
 
 
 _TEXTS = ("tensorflow", "keras", "numpy", "trouble", "error", "layout")

@@ -1,90 +1,109 @@
-"""Limits of the operating system below which libraries hang or abort without a word, looked at before their start."""
+"""What the numbers of a reply and of a run's tables can be: one schema for whoever takes, writes or reads them."""
 
-import os
-from contextlib import suppress
-from pathlib import Path
+import math
+from typing import Any, Final, NamedTuple
 
-import psutil
+import numpy as np
+from numpy.typing import NDArray
 
-from task.errors import UserError
-
-try:
-    import resource
-except ImportError:  # Windows has no such limits
-    resource = None  # type: ignore[assignment]
-
-# Virtual memory of a process with TensorFlow: what is mapped, and for each thread of a pool a stack and a heap.
-_TENSORFLOW_BYTES, _THREAD_BYTES = 4 * 2**30, 72 * 2**20
-_TENSORFLOW_THREADS, _TENSORFLOW_FILES = 32, 56
-_CGROUP = Path("/sys/fs/cgroup")
+from task.errors import shown
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+class Limits(NamedTuple):
+    """The smallest and the largest number of one kind.
+
+    Attributes:
+        low: the smallest.
+        high: the largest.
+        whole: integers only.
+        diverges: NaN and infinity as well, because training may come to such.
+    """
+
+    low: float
+    high: float
+    whole: bool = False
+    diverges: bool = False
+
+    def hold(self, value: float) -> bool:
+        """Return whether a number is one of these."""
+        return self.low <= value <= self.high or (self.diverges and not -math.inf < value < math.inf)
+
+    def __str__(self) -> str:
+        beside = ", NaN or infinite" if self.diverges else ""
+        return f"in {self.low:.16g}..{self.high:.16g}{beside}"
 
 
-def check_limits(*, addresses: int = 0, threads: int = 0, files: int = 0) -> None:
-    """See that this process and its children may have what they need; a soft limit on open files is raised to it.
+_COUNT: Final = Limits(0, 2**53, whole=True)
+_NUMBER: Final = Limits(0, 2**31 - 1, whole=True)
+_SHARE: Final = Limits(0, 1)
+_SECONDS: Final = Limits(0, 1e12)
+_LOSS: Final = Limits(-1e100, 1e100, diverges=True)  # float32 ends at 1e38; squares of these are numbers
+
+LIMITS: Final = {
+    **dict.fromkeys(("round", "client", "num_classes", "input_shape"), _NUMBER),  # a shape's sides
+    **dict.fromkeys(("clients_ok", "clients_rejected", "bytes_up", "bytes_down"), _COUNT),
+    **dict.fromkeys(("num_examples", "local_steps"), _COUNT),
+    **dict.fromkeys(("test_accuracy", "accuracy_before", "accuracy_after"), _SHARE),
+    **dict.fromkeys(("test_loss", "train_loss", "update_norm"), _LOSS),
+    **dict.fromkeys(("local_norm", "dp_epsilon"), Limits(0, 1e100)),
+    **dict.fromkeys(("seconds", "cpu_seconds"), _SECONDS),
+    "seed": Limits(0, 2**63 - 1, whole=True),
+    "cosine": Limits(-1.01, 1.01),
+}
+"""By the name of a fact, a field of an update or a column; names that are missing here may hold anything."""
+
+
+def check_number(name: str, value: Any) -> None:
+    """Refuse what a fact, a field of an update or a cell cannot be; None, for nothing said, is let through.
 
     Args:
-        addresses: bytes of virtual memory of the largest process, beside what TensorFlow takes.
-        threads: of all processes together, beside those of one process with TensorFlow.
-        files: that the process with the most of them has open, beside those of one with TensorFlow.
+        name: a key of LIMITS.
+        value: anything that was sent or computed.
 
     Raises:
-        UserError: a limit is lower; which, and what raises it.
+        ValueError: one printable line that names it.
     """
-    if resource is None:
+    limits = LIMITS[name]
+    number = value.item() if isinstance(value, np.generic) else value
+    if number is None:
         return
-    needed = addresses + _TENSORFLOW_BYTES + _THREAD_BYTES * cores()
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if 0 <= limit < needed:
-        raise UserError(
-            f"`ulimit -v` lets a process map {_gib(limit)} of memory, and here {_gib(needed)} are mapped, most of them "
-            "never used: give `ulimit -v unlimited`, or ask the batch system for more virtual memory"
-        )
-    _check_files(files + _TENSORFLOW_FILES)
-    _check_threads(threads + _TENSORFLOW_THREADS + cores())
+    if isinstance(number, bool) or not isinstance(number, int if limits.whole else int | float):
+        kind = "an integer" if limits.whole else "a number"
+        it = "a list" if isinstance(number, list) else f"{type(number).__name__} {shown(number, 40)}"
+        raise ValueError(f"{name} must be {kind}, not {it}")
+    if not limits.hold(number):
+        raise ValueError(f"{name} must be {limits}, not {shown(number, 40)}")
 
 
-def _check_files(needed: int) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if not 0 <= soft < needed:
-        return
-    if 0 <= hard < needed:
-        raise UserError(f"`ulimit -n` lets a process open {hard} files, and {needed} are needed: raise it")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+def representable(name: str, value: Any) -> Any:
+    """Return what a table holds of a value that the server computed.
+
+    Args:
+        name: of the column.
+        value: of the cell.
+
+    Returns:
+        The value itself; infinity, with its sign, for a finite number beyond the range of a column that may diverge.
+
+    Raises:
+        ValueError: any other number that the column cannot hold, so that no table is written that cannot be read.
+    """
+    limits = LIMITS.get(name)
+    if limits is None:
+        return value
+    if limits.diverges and isinstance(value, float) and not limits.hold(value):
+        return math.copysign(math.inf, value)
+    check_number(name, value)
+    return value
 
 
-def _check_threads(needed: int) -> None:
-    limit = resource.getrlimit(resource.RLIMIT_NPROC)[0]
-    if os.geteuid() and 0 <= limit < _MANY and limit - _threads_of_the_user() < needed:
-        raise UserError(
-            f"`ulimit -u` lets you run {limit} processes and threads, and {needed} more are needed: raise it, or end "
-            "some"
-        )
-    with suppress(OSError, ValueError):  # no such file, or "max" for no limit
-        left = int((_CGROUP / "pids.max").read_text()) - int((_CGROUP / "pids.current").read_text())
-        if left < needed:
-            raise UserError(
-                f"this container or service may start {left} more processes and threads, and {needed} are needed: "
-                "raise its limit (docker run --pids-limit, TasksMax= of systemd)"
-            )
+def outside(name: str, values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which of a column's numbers cannot be.
 
-
-_MANY = 10_000  # threads; who may have so many has enough, and is not made to wait until his are counted
-
-
-def _threads_of_the_user() -> int:
-    """Processes and threads that count for RLIMIT_NPROC."""
-    found = 0
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.uids().real == os.getuid():
-                found += process.num_threads()
-    return found
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"
+    Args:
+        name: of the column, a key of LIMITS.
+        values: all of them, of one dtype.
+    """
+    limits = LIMITS[name]
+    found: NDArray[np.bool_] = ~((values >= limits.low) & (values <= limits.high))
+    return found & np.isfinite(values) if limits.diverges else found

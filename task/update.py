@@ -1,10 +1,11 @@
 """What one client sends back after local training, as the rules see it."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from task.limits import check_number
 
 Arrays = list[np.ndarray]
 Memory = dict[str, Arrays]
@@ -34,7 +35,7 @@ class Update:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a client reports beside its update; None where it did not say."""
+    """What a client reports beside its update; None where it did not say. `task.limits` has their ranges."""
 
     num_examples: int | None = None  # as sent; Update.num_examples is what the rules see
     local_steps: int | None = None
@@ -60,20 +61,16 @@ def check_update(update: Update, like: Sequence[np.ndarray], *, strict_dtypes: b
 
     Raises:
         ValueError: without the client's name, which the caller knows better, for a wrong count of arrays, a wrong shape
-            or dtype, a value that is not finite, num_examples that is no integer > 0, local_norm that is not
-            finite > 0, local_steps that is no integer > 0.
+            or dtype, a value that is not finite, no num_examples; or num_examples, local_norm or local_steps that is
+            not > 0 or out of its range (`task.limits`).
     """
-    n = update.num_examples
-    if isinstance(n, bool) or not isinstance(n, int | np.integer):
-        raise ValueError(f"num_examples must be an integer, not {type(n).__name__} {n!r}")
-    if n <= 0:
-        raise ValueError(f"num_examples must be > 0, not {n}")
-    norm = update.local_norm
-    if norm is not None and not (np.isfinite(norm) and norm > 0):
-        raise ValueError(f"local_norm must be finite and > 0, not {norm!r}")
-    steps = update.local_steps
-    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps <= 0):
-        raise ValueError(f"local_steps must be an integer > 0, not {steps!r}")
+    if update.num_examples is None:
+        raise ValueError("num_examples is missing")
+    for name in ("num_examples", "local_norm", "local_steps"):
+        value = getattr(update, name)
+        if isinstance(value, int | float | np.integer | np.floating) and value <= 0:
+            raise ValueError(f"{name} must be > 0, not {value!r}")
+        check_number(name, value)
     if len(update.arrays) != len(like):
         raise ValueError(f"{len(update.arrays)} arrays where the model has {len(like)}")
     for i, (array, expected) in enumerate(zip(update.arrays, like, strict=True)):
@@ -98,16 +95,10 @@ def check_kind(i: int, shape: tuple[int, ...], dtype: np.dtype, expected: np.nda
 
 
 def check_facts(facts: Facts) -> None:
-    """Refuse facts that no table or sum should see. The training loss may be anything: a model may well diverge.
+    """Refuse facts that no table, sum or run.json can hold.
 
     Raises:
-        ValueError: seconds or a privacy budget that is negative or not finite, an accuracy out of 0..1.
+        ValueError: one of them is no number, or out of its range (`task.limits`).
     """
-    for name in ("seconds", "cpu_seconds", "dp_epsilon"):
-        value = getattr(facts, name)
-        if value is not None and not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be finite and >= 0, not {value!r}")
-    for name in ("accuracy_before", "accuracy_after"):
-        value = getattr(facts, name)
-        if value is not None and not 0 <= value <= 1:
-            raise ValueError(f"{name} must be in 0..1, not {value!r}")
+    for name, value in vars(facts).items():
+        check_number(name, value)

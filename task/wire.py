@@ -109,7 +109,7 @@ def read_reply(message: Message, like: Arrays) -> tuple[Update, Facts]:
 
     Raises:
         ValueError: for a reply that has not exactly one record of arrays and one of metrics, arrays of another number,
-            shape, dtype or size than the model's, or a fact that is not one number.
+            shape, dtype or size than the model's. Facts are as they were sent: `strategies.gate` checks them.
     """
     content = message.content
     if len(content.array_records) != 1 or len(content.metric_records) != 1:
@@ -118,18 +118,18 @@ def read_reply(message: Message, like: Arrays) -> tuple[Update, Facts]:
             f"{len(content.metric_records)}"
         )
     facts = cast(Mapping[str, Any], next(iter(content.metric_records.values())))
-    for name in (*TRAIN_FACTS, DP_EPSILON):
-        if isinstance(facts.get(name), list):
-            raise ValueError(f"{name} is a list where one number is expected")
     sent = list(next(iter(content.array_records.values())).values())
     if len(sent) != len(like):
         raise ValueError(f"{len(sent)} arrays where the model has {len(like)}")
     arrays = [_read_array(i, array, expected) for i, (array, expected) in enumerate(zip(sent, like, strict=True))]
-    client = facts.get("client")
-    if not isinstance(client, int | None):
-        raise ValueError(f"client must be an integer, not {client!r}")
     # A rule that needs the number never sees the 1: the gate refuses replies without it (`strategies.gate.screen`).
-    update = Update(arrays, facts.get(NUM_EXAMPLES, 1), facts.get("local-norm"), client, facts.get("local-steps"))
+    update = Update(
+        arrays,
+        facts.get(NUM_EXAMPLES, 1),
+        facts.get("local-norm"),
+        facts.get("client"),
+        facts.get("local-steps"),
+    )
     return update, Facts(
         num_examples=facts.get(NUM_EXAMPLES),
         local_steps=facts.get("local-steps"),

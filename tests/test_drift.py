@@ -45,6 +45,15 @@ def test_far_from_zero_the_difference_is_taken_first():
     assert row.cosine == pytest.approx(1, abs=1e-12)
 
 
+def test_norms_beyond_the_range_of_squares_have_no_cosines():
+    """Of float64 models: the square of 2.7e-162 is rounded to 4.9e-324, which would make the cosine 1.2."""
+    for far in (2.7e-162, 1e300, 1.7e308):
+        found = Drift([np.array([0.0 if far < 1 else -far])])
+        found.add(0, [np.array([far])], Facts())
+        [row] = found.rows([np.array([1.0])])
+        assert row.cosine is None and row.update_norm == pytest.approx(far if far < 1 else np.inf, rel=0.5)
+
+
 def test_too_much_to_keep_has_norms_and_no_cosines(monkeypatch):
     monkeypatch.setattr(drift, "_KEPT_BYTES", 40)  # two updates of 16 bytes, not three
     assert all(row.cosine is not None for row in measured(*((k, moved(1, k)) for k in range(2)), new=moved(1, 0)))

@@ -65,8 +65,12 @@ def _returns(change, examples=10, facts=None):
         (_returns(lambda x: [x[0].astype(np.float64), x[1]]), "rejected", "array 0 has dtype float64"),
         (_returns(lambda x: x, examples=0), "rejected", "num_examples must be > 0, not 0"),
         (_returns(lambda x: x, examples=-3), "rejected", "num_examples must be > 0, not -3"),
-        (_returns(lambda x: x, facts={"local_norm": float("inf")}), "rejected", "local_norm must be finite"),
-        (_returns(lambda x: x, facts={"local_norm": [1.0]}), "rejected", "local-norm is a list"),
+        (
+            _returns(lambda x: x, facts={"local_norm": float("inf")}),
+            "rejected",
+            "local_norm must be in 0..1e+100, not inf",
+        ),
+        (_returns(lambda x: x, facts={"local_norm": [1.0]}), "rejected", "local_norm must be a number, not a list"),
     ],
 )
 def test_one_bad_client_is_named_and_the_others_count(client, status, says):

@@ -1,6 +1,7 @@
 """The link between server and clients, in one process: its door, its message store, and the client's end of it."""
 
 import asyncio
+import math
 import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import closing, suppress
@@ -1007,7 +1008,12 @@ def test_clients_are_greeted_and_seated_until_all_are_here(scene):
     ("node", "says", "objection"),
     [
         (10, replace(HERE, client=3), "client 3: this run has the clients 0 to 2, and this is client 3"),
-        (10, replace(HERE, client=-1), "client -1: this run has the clients 0 to 2, and this is client -1"),
+        (10, replace(HERE, client=-1), "client must be in 0..2147483647, not -1"),
+        (10, replace(HERE, client=math.inf), "client must be an integer, not float inf"),
+        (10, replace(HERE, num_examples=2**63), "num_examples must be in 0..9007199254740992"),
+        (10, replace(HERE, num_classes=-3), "num_classes must be in 0..2147483647, not -3"),
+        (10, replace(HERE, input_shape=(8.0, 8.0, 1.0)), "input_shape must be an integer, not float 8.0"),
+        (10, replace(HERE, input_shape=(8,) * 99), "input_shape has 99 sides"),
         (10, replace(HERE, input_shape=(9, 9, 1)), "its examples have the shape (9, 9, 1), the test set's (8, 8, 1)"),
         (10, replace(HERE, num_classes=4), "its shard has 4 classes, the test set 3"),
         (11, replace(HERE, client=2), "bob (client 1): it is enrolled as client 1, but its shard says client 2"),

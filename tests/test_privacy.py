@@ -147,7 +147,8 @@ def test_num_examples_that_is_sent_is_checked_whatever_the_strategy(name, sent):
     notes = Notes()
     grid = InlineGrid({0: mover(1), 1: mover(1, examples=sent)})
     run_rounds(contestant(grid, name), X, 0, 1, notes, Stop())
-    assert [(row.client, row.num_examples) for row in notes.clients if row.status == "rejected"] == [(1, sent)]
+    (row,) = (row for row in notes.clients if row.status == "rejected")
+    assert (row.client, row.num_examples) == (1, None) and row.reason.endswith(f"{sent}")  # nothing of it is believed
 
 
 def test_the_contract_of_an_update_is_kept_and_the_facts_say_what_was_sent():
@@ -168,7 +169,7 @@ def test_a_fact_that_is_not_one_number_is_the_clients_fault_alone(lie):
         reply.content[wire.METRICS][name] = value
     verdicts = []
     assert list(screen([reply], Expected(X), verdicts.append)) == []
-    assert next(iter(lie)) in verdicts[0].reason
+    assert next(iter(lie)).replace("-", "_") in verdicts[0].reason
 
 
 @pytest.mark.parametrize(

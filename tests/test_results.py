@@ -1,13 +1,14 @@
 """A run's folder: rows survive kills and read back to the bit, one process at a time, every mistake is one line."""
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from server.results import ClientRow, Entry, RoundRow, RunFolder
 from task.errors import UserError, printable
+from task.limits import LIMITS
 
 ROUND = RoundRow("iid", "fedavg", 0, 1, 0.1 + 0.2, 1 / 3, 5, 0, 10**12, 7, 1e-300)
 CLIENT = ClientRow("iid", "fedavg", 0, 1, 2, 800, 25, 25.0, 0.25, 0.5, "ok", "")
@@ -38,19 +40,24 @@ def test_columns_are_those_of_the_contract(tmp_path: Path) -> None:
 
 
 names = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1)
-counts = st.integers(0, 2**62)
-numbers = st.floats(allow_nan=True)
+
+
+def cells(column: str) -> st.SearchStrategy[float]:
+    """Every number that a column can hold."""
+    limits = LIMITS[column]
+    if limits.whole:
+        return st.integers(int(limits.low), int(limits.high))
+    beside = st.sampled_from([math.nan, math.inf, -math.inf]) if limits.diverges else st.nothing()
+    return st.floats(limits.low, limits.high) | beside
 
 
 @given(
-    st.lists(
-        st.builds(RoundRow, names, names, counts, counts, numbers, numbers, counts, counts, counts, counts, numbers)
-    ),
+    st.lists(st.builds(RoundRow, names, names, *(cells(field.name) for field in fields(RoundRow)[2:]))),
     st.lists(
         st.builds(
             ClientRow,
-            *(names, names, counts, counts, counts),
-            *(st.none() | counts, st.none() | counts, st.none() | numbers, st.none() | numbers, st.none() | numbers),
+            *(names, names, cells("seed"), cells("round"), cells("client")),
+            *(st.none() | cells(field.name) for field in fields(ClientRow)[5:10]),
             st.sampled_from(["ok", "rejected", "failed"]),
             st.text(st.characters(codec="utf-8")),
         )
@@ -68,7 +75,19 @@ def test_rows_read_back_to_the_bit(rounds: list[RoundRow], clients: list[ClientR
         assert (folder.path / "clients.csv").read_bytes().count(b"\n") == 1 + len(clients)
 
 
-def test_a_reason_that_is_no_unicode_is_kept_as_far_as_it_can_be_shown(tmp_path: Path) -> None:
+def test_no_number_is_written_that_a_reader_would_refuse(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path) as folder:
+        folder.write_client(CLIENT)
+        for wrong in ({"num_examples": -5}, {"local_norm": 1e300}, {"seconds": math.nan}, {"local_steps": 2.0}):
+            with pytest.raises(ValueError, match=next(iter(wrong))):
+                folder.write_client(replace(CLIENT, **wrong))
+        assert folder.read_clients() == [CLIENT]
+        for loss, written in ((1e200, math.inf), (-1e200, -math.inf), (1e100, 1e100)):
+            folder.write_round(replace(ROUND, test_loss=loss))
+            assert folder.read_rounds()[-1].test_loss == written  # beyond the range: as what it is, diverged
+
+
+def test_a_reason_that_is_no_unicode_is_kept_in_words(tmp_path: Path) -> None:
     with RunFolder.create(tmp_path) as folder:
         folder.write_client(replace(FAILED, reason="file \udcff is bad"))
         assert folder.read_clients()[0].reason == "file ? is bad"

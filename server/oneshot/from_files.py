@@ -21,8 +21,8 @@ from task.arrays import scale_of, to_input
 from task.backend import load
 from task.chatter import Chatter, console_on
 from task.errors import UserError
-from task.limits import check_limits
 from task.shardfile import PUBLIC, TEST, read_raw, read_raw_public
+from task.system_limits import check_limits
 from task.update import Update
 
 if TYPE_CHECKING:
