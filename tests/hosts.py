@@ -39,6 +39,7 @@ Direction = Literal["in", "out", "both"]
 
 PATIENCE = 30.0  # seconds for a command of iproute2, and for killed processes to be gone
 MARK = "FEDARENA_TEST_NETWORK"  # environment variable by which processes of loopback hosts are found
+SBIN = "/usr/sbin:/sbin"  # where iproute2 may be although the PATH of an ordinary login does not lead there
 NAMESPACE = re.compile(r"(fedarena-(\d+)-[0-9a-f]{8})-[a-z0-9-]+")  # network, its process, then host or switch
 SWITCH = "--switch"  # two hyphens, so that a host may be called "switch"
 
@@ -78,7 +79,7 @@ class Host:
         Returns:
             The running process.
         """
-        place = ["ip", "netns", "exec", self._namespace] if self._namespace else []
+        place = [tool("ip") or "ip", "netns", "exec", self._namespace] if self._namespace else []
         kwargs["env"] = {**(os.environ if kwargs.get("env") is None else kwargs["env"]), MARK: self._network.name}
         process: subprocess.Popen[Any] = subprocess.Popen([*place, *map(str, args)], **kwargs, start_new_session=True)
         self._network.processes.append(process)
@@ -239,8 +240,13 @@ def _missing() -> str:
     """What namespaces need and this machine lacks, or nothing."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         return "network namespaces need root"
-    tools = [tool for tool in ("ip", "tc") if not shutil.which(tool)]
-    return f"network namespaces need iproute2: no {' and no '.join(tools)}" if tools else ""
+    lacking = [name for name in ("ip", "tc") if not tool(name)]
+    return f"network namespaces need iproute2: no {' and no '.join(lacking)}" if lacking else ""
+
+
+def tool(name: str) -> str | None:
+    """Return the path of an administrator's program, also where PATH does not lead to it; None if there is none."""
+    return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), SBIN]))
 
 
 def _run(*command: str, lines: str = "") -> str:
@@ -254,7 +260,8 @@ def _run(*command: str, lines: str = "") -> str:
         NetworkError: It failed; with the command and what it said.
     """
     try:
-        return subprocess.run(command, input=lines, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
+        found = [tool(command[0]) or command[0], *command[1:]]
+        return subprocess.run(found, input=lines, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
     except subprocess.CalledProcessError as error:
         told = " ".join(error.stderr.split())
         raise NetworkError(f"`{' '.join(command)}` ended with {error.returncode}: {told} {lines!r}") from None

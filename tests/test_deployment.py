@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from federation import (
     simulated,
     split,
 )
-from hosts import Network
+from hosts import Network, tool
 
 OURS = ["fedavg", "fedmedian", "weighted", "fednova"]
 RULES = ["fedavg", "fedmedian"]  # of the small runs
@@ -65,7 +64,7 @@ def nothing_private_is_told(folder: Path, shards: Path, said: str):
 
 def test_namespaces_work_where_they_have_to(network: Network):
     """Without this, a machine that can test real networks could quietly not do so."""
-    if os.geteuid() == 0 and shutil.which("ip"):
+    if os.geteuid() == 0 and tool("ip") and tool("tc"):
         assert network.isolated, network.obstacle
 
 

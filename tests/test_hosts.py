@@ -237,15 +237,23 @@ with Network() as network:
 
 def test_a_number_that_another_process_had_before_does_not_save_its_leftovers(isolated):
     old = f"fedarena-{os.getpid()}-00000000-server"
-    subprocess.run(["ip", "netns", "add", old], check=True, timeout=30)
+    hosts._run("ip", "netns", "add", old)
     with Network():
         assert old not in names()
+
+
+def test_tools_are_found_where_the_path_of_an_ordinary_login_does_not_lead(isolated, monkeypatch):
+    monkeypatch.setenv("PATH", "/usr/local/bin:/usr/bin:/bin")
+    with Network() as network:
+        assert network.isolated, network.obstacle
+        network.host("one").cut()
 
 
 @pytest.mark.parametrize(("user", "lack"), [(1000, "need root"), (0, "need iproute2: no ip and no tc")])
 def test_loopback_hosts_where_namespaces_do_not_work(monkeypatch, tmp_path, user, lack):
     monkeypatch.setattr(os, "geteuid", lambda: user)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(hosts, "SBIN", "")
     with Network() as network:
         assert not network.isolated and network.obstacle == f"network namespaces {lack}"
         one, two = Peer(network.host("one")), Peer(network.host("two"))
@@ -268,6 +276,7 @@ def test_loopback_hosts_where_a_command_is_refused(monkeypatch, tmp_path, isolat
         (tmp_path / tool).write_text("#!/bin/sh\n[ $2 = list ] || { echo not permitted >&2; exit 1; }\n")
         (tmp_path / tool).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(hosts, "SBIN", "")
     with Network() as network:
         assert not network.isolated and "netns add" in network.obstacle and "not permitted" in network.obstacle
         with pytest.raises(NotImplementedError, match="not permitted"):
@@ -292,7 +301,7 @@ def test_a_host_may_be_called_switch_and_a_missing_program_is_told_on_stderr(iso
 
 def test_errors_of_commands_say_what_was_run_and_what_it_said(isolated):
     isolated.host("server")
-    subprocess.run(["ip", "netns", "del", f"{isolated.name}-server"], check=True, timeout=30)
+    hosts._run("ip", "netns", "del", f"{isolated.name}-server")
     with pytest.raises(hosts.NetworkError, match=rf"tc -n {isolated.name}-server qdisc add.*No such file"):
         isolated.host("server").cut("out")
 
@@ -301,8 +310,7 @@ def names() -> list[str]:
     """All network namespaces of this machine."""
     if Network().obstacle:
         return []
-    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True, timeout=30).stdout
-    return [line.split()[0] for line in listed.splitlines() if line.strip()]
+    return [line.split()[0] for line in hosts._run("ip", "netns", "list").splitlines() if line.strip()]
 
 
 def runs(process: psutil.Process) -> bool:

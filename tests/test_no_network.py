@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from hosts import Network
+from hosts import Network, _run
 from rich.console import Console
 
 from task.offline import SETTINGS
@@ -43,7 +43,7 @@ def test_a_simulation_runs_with_networking_cut_and_does_not_even_try(small_data:
             pytest.skip(network.obstacle)
         alone = network.host("alone")
         # Nobody but itself: not even the card of the test network.
-        subprocess.run(["ip", "-n", alone._namespace, "link", "del", "dev", "eth0"], check=True)
+        _run("ip", "-n", alone._namespace, "link", "del", "dev", "eth0")
 
         def counted(code: str) -> list[int]:
             popen = alone.popen([sys.executable, "-c", _COUNT + code], stdout=subprocess.PIPE, text=True)
