@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from flwr.app import Message
+from flwr.common.constant import ErrorCode
 
 from server.members import spelled
 from server.models import Shape
@@ -107,6 +108,7 @@ class Arrivals:
         self._federation = site.federation("", self.nodes)
         self._greeted: dict[int, str] = {}  # node and the mark under which it was greeted
         self._asked: dict[str, int] = {}  # message id and node
+        self._lost: set[int] = set()  # nodes that were given up before they said who they are
         self._welcome: dict[int, int] = {}  # client and node
         self._away: set[int] = set()  # clients that were here and cannot be reached
         self._ended = threading.Event()
@@ -170,7 +172,9 @@ class Arrivals:
 
     def _greet(self) -> None:
         arrived = self._site.arrived()
-        new = [node for node, mark in arrived.items() if self._greeted.get(node) != mark]
+        back = {node for node in self._lost if self._site.is_here(node)}  # given up, and in contact again
+        new = [node for node, mark in arrived.items() if self._greeted.get(node) != mark or node in back]
+        self._lost -= back
         if new:
             self._greeted |= {node: arrived[node] for node in new}
             ids = self._federation.grid.push_messages([self._hello.message(node) for node in new])
@@ -182,6 +186,8 @@ class Arrivals:
         for reply in self._federation.grid.pull_messages(list(self._asked)):
             node = self._asked.pop(reply.metadata.reply_to_message_id)
             if reply.has_error():
+                if reply.error.code == ErrorCode.NODE_UNAVAILABLE:
+                    self._lost.add(node)
                 self._screen.warn(f"a client cannot say who it is: {one_line(reply.error.reason or 'no reason given')}")
             else:
                 self._hear(node, reply)
