@@ -147,6 +147,7 @@ class Arrivals:
         self._federation = site.federation("", self.nodes)
         self._greeted: dict[int, str] = {}  # node and the mark under which it was greeted
         self._asked: dict[str, tuple[int, Topic]] = {}  # by message id
+        self._lost: set[int] = set()  # nodes that were given up before they said who they are
         self._welcome: dict[int, int] = {}  # client and node
         self._built: dict[int, str] = {}  # client and the layout of its model, which is not compared yet
         self._ready: set[int] = set()  # clients that have built the model and trained a batch
@@ -223,7 +224,9 @@ class Arrivals:
     def _greet(self) -> None:
         arrived = self._site.arrived()
         self._greeted = {node: mark for node, mark in self._greeted.items() if node in arrived}
-        new = [node for node, mark in arrived.items() if self._greeted.get(node) != mark]
+        back = {node for node in self._lost if self._site.is_here(node)}  # given up, and in contact again
+        new = [node for node, mark in arrived.items() if self._greeted.get(node) != mark or node in back]
+        self._lost -= back
         if new:
             self._greeted |= {node: arrived[node] for node in new}
             stale = [asked for asked, (node, _) in self._asked.items() if node in new]  # of a process that is gone
@@ -245,7 +248,10 @@ class Arrivals:
                 continue
             if not reply.has_error():
                 self._hear(node, topic, reply)
-            elif reply.error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION:
+                continue
+            if reply.error.code == ErrorCode.NODE_UNAVAILABLE:
+                self._lost.add(node)
+            if reply.error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION:
                 self._refuse(node, self._name(node), f"it cannot say who it is: {_reason(reply)}")
             elif topic == "hello":
                 self._screen.warn(f"{self._name(node)} cannot say who it is: {_reason(reply)}")

@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 from federation import PATIENCE, Deployment, Process, read_run, rows, split, until
+from flwr.app import Error
+from flwr.app.message import make_message
+from flwr.common.constant import ErrorCode
 from test_link import HERE, Screen, Village
 
 from server.arrivals import Arrivals, Expected
@@ -108,6 +111,18 @@ def hall() -> Iterator[Any]:
     arrivals.start()
     yield SimpleNamespace(village=village, screen=screen, arrivals=arrivals, revoked=revoked)
     arrivals.stop()
+
+
+def test_a_client_that_was_given_up_before_it_said_who_it_is_is_asked_again(hall):
+    village = hall.village
+    answer = village._pull
+    lost = Error(ErrorCode.NODE_UNAVAILABLE, "no contact with the client for 2 s")
+    village._pull = lambda ids: [make_message(reply.metadata, None, lost) for reply in answer(ids)]
+    hall.arrivals._federation.grid.pull_messages = lambda ids: village._pull(ids)
+    village.come(10, HERE)
+    until(lambda: hall.screen.warnings, "a warning")
+    village._pull = answer
+    until(lambda: hall.arrivals.missing() == [1, 2], "client 0")
 
 
 def ready() -> Background[None]:
