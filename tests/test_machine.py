@@ -141,6 +141,8 @@ def test_the_umask_is_put_back(tmp_path: Path):
 
 
 def test_rays_folder_is_where_the_user_wants_temporary_files_and_private(monkeypatch, capsys):
+    for name in ("RAY_TMPDIR", "TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
     wanted = make_ray_folder(print)  # a short one below /tmp
     try:
         monkeypatch.setenv("TMPDIR", str(wanted))
