@@ -17,7 +17,7 @@ import psutil
 
 from server import code_zip
 from server.machine import Machine, workers_on_cluster
-from server.ray_folder import make_ray_folder, remove_ray_folder, tell_last_words
+from server.ray_folder import folder_in, make_ray_folder, remove_ray_folder, tell_last_words
 from server.stop import Broken
 from task import offline
 from task.errors import UserError, describe
@@ -158,7 +158,7 @@ class Cluster:
                 address="local",
                 num_cpus=cores,
                 include_dashboard=False,
-                _temp_dir=str(self._folder),
+                _temp_dir=str(folder_in(self._folder)),
                 log_to_driver=True,
                 logging_level=self._level(),
                 _system_config=SETTINGS,

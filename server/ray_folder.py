@@ -13,7 +13,8 @@ from task.errors import UserError
 
 _SOCKETS = len("/session_2026-11-28_22-20-59_570196_4194304/sockets/plasma_store.1")  # what Ray puts behind the folder
 _LONGEST = (104 if sys.platform == "darwin" else 108) - 1 - _SOCKETS  # the kernel's limit for a path of AF_UNIX
-_NAME = len("/ray-12345678")
+_INNER = "r"  # Ray opens the folder that it is given to everyone; one above it stays shut
+_NAME = len(f"/fa-12345678/{_INNER}")
 _ROOM = 64 * 2**20  # bytes; logs grow to some of them, and Ray stops to work on a disk that is full
 _TOLD = ("raylet.err", "raylet.out", "gcs_server.err", "gcs_server.out")
 _LAST_WORDS = 2000  # bytes of each
@@ -21,9 +22,10 @@ _PATIENCE = 2.0  # seconds that the last processes of Ray get to end
 
 
 def make_ray_folder(note: Callable[[str], None]) -> Path:
-    """Make a folder for a Ray of ours: where the user wants temporary files, or where else it can be.
+    """Make a private folder for a Ray of ours: where the user wants temporary files, or where else it can be.
 
     Ray's own default is shared with all users of the machine and open to all of them, whatever the umask.
+    `folder_in` is what Ray gets.
 
     Args:
         note: told in one line if it is not where the user wants temporary files.
@@ -37,7 +39,7 @@ def make_ray_folder(note: Callable[[str], None]) -> Path:
     for name, place in [*wanted, *(("", place) for place in others if place)]:
         obstacle = _obstacle(place)
         if obstacle is None:
-            folder = Path(tempfile.mkdtemp(prefix="ray-", dir=place))
+            folder = Path(tempfile.mkdtemp(prefix="fa-", dir=place))
             if obstacles and wanted:
                 note(f"{obstacles[0]}; Ray uses {folder}")
             return folder
@@ -47,13 +49,18 @@ def make_ray_folder(note: Callable[[str], None]) -> Path:
     )
 
 
+def folder_in(folder: Path) -> Path:
+    """Return the folder inside that Ray may have."""
+    return folder / _INNER
+
+
 def _obstacle(place: str) -> str | None:
     """Why Ray cannot work there; None: it can."""
     length = len(os.fsencode(place)) + _NAME
     if length > _LONGEST:
         return f"is {length - _LONGEST} characters too long for Ray's sockets"
     try:
-        with tempfile.TemporaryDirectory(prefix="ray-", dir=place):  # the only honest question, also to root and NFS
+        with tempfile.TemporaryDirectory(prefix="fa-", dir=place):  # the only honest question, also to root and NFS
             free = shutil.disk_usage(place).free
     except OSError as error:
         return f"cannot be written ({error.strerror})"
@@ -64,7 +71,7 @@ def tell_last_words(folder: Path) -> None:
     """Write the ends of Ray's own logs to stderr, which is run.log then: they say why it died."""
     for name in _TOLD:
         with suppress(OSError):
-            content = (folder / "session_latest" / "logs" / name).read_bytes()
+            content = (folder_in(folder) / "session_latest" / "logs" / name).read_bytes()
             if content:
                 sys.stderr.write(f"{name}: ... {content[-_LAST_WORDS:].decode(errors='replace')}\n")
     sys.stderr.flush()

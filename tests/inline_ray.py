@@ -55,7 +55,7 @@ class RayError(Exception):
 
 
 def remote(**_: Any) -> Callable[[type], SimpleNamespace]:
-    return lambda kind: SimpleNamespace(remote=lambda *arguments: Actor(kind(*arguments)))
+    return lambda kind: SimpleNamespace(remote=lambda *arguments, **options: Actor(kind(*arguments, **options)))
 
 
 def get(refs: Any) -> Any:

@@ -31,11 +31,14 @@ import os
 from pathlib import Path
 
 import keras
+import ray
 
 
 def build(input_shape, num_classes):
     told = Path(os.environ["TOLD"], str(os.getpid()))
-    told.write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+    rays = Path(ray.get_runtime_context().get_temp_dir()).parent if ray.is_initialized() else None
+    mode = f"{rays.stat().st_mode & 0o777:o}" if rays else "not there yet"
+    told.write_text(f'{os.environ["CUDA_VISIBLE_DEVICES"]},{mode}')
     return keras.Sequential([keras.Input(input_shape), keras.layers.Flatten(), keras.layers.Dense(num_classes)])
 """
 
@@ -94,6 +97,8 @@ def test_a_long_tmpdir_is_told_of_and_ray_is_elsewhere(run, place: Path):
     [line] = [line for line in run.stdout.splitlines() if "TMPDIR" in line]
     assert "characters too long for Ray's sockets; Ray uses /" in line
     assert not Path(line.split()[-1]).exists()  # it went with its Ray
+    modes = {path.read_text().split(",")[1] for path in (place / "told").iterdir()}
+    assert modes - {"not there yet"} == {"700"}  # while it was there
 
 
 def test_whatever_a_run_makes_is_for_its_owner_alone(run, place: Path):
@@ -105,7 +110,8 @@ def test_whatever_a_run_makes_is_for_its_owner_alone(run, place: Path):
 
 def test_workers_of_clients_that_shall_use_no_gpu_see_none(run, place: Path):
     assert run.returncode == 0, run.stderr
-    assert sorted(path.read_text() for path in (place / "told").iterdir()) == ["", "0"]  # a worker; the command itself
+    seen = sorted(path.read_text().split(",")[0] for path in (place / "told").iterdir())
+    assert seen == ["", "0"]  # a worker; the command itself
 
 
 # Umask ----------------------------------------------------------------------------------------------------------------
@@ -141,6 +147,8 @@ def test_the_umask_is_put_back(tmp_path: Path):
 
 
 def test_rays_folder_is_where_the_user_wants_temporary_files_and_private(monkeypatch, capsys):
+    for name in ("RAY_TMPDIR", "TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
     wanted = make_ray_folder(print)  # a short one below /tmp
     try:
         monkeypatch.setenv("TMPDIR", str(wanted))

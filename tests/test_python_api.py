@@ -56,6 +56,7 @@ def held() -> dict[str, Any]:
         "collecting": (gc.isenabled(), gc.get_freeze_count() > 0),
         "switch": sys.getswitchinterval(),
         "path": os.environ.get("PYTHONPATH"),
+        "umask": (mask := os.umask(0), os.umask(mask))[0],
         "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
         "threads": {thread.name for thread in threading.enumerate()},
         "random": (random.getstate(), np.random.get_state()[1].tolist()),  # noqa: NPY002 - the host's
