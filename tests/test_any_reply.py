@@ -119,7 +119,13 @@ def failing(code: int, reason: str) -> Change:
 
 
 def mutating(seed: int) -> Change:
-    return lambda reply: mutated(reply, np.random.default_rng(seed))
+    def change(reply: Message) -> Message | None:
+        mutant = mutated(reply, np.random.default_rng(seed))
+        # Which message it answers is the link's word, not the client's: the round would wait for its answer.
+        same = mutant.metadata.reply_to_message_id == reply.metadata.reply_to_message_id
+        return mutant if same else None
+
+    return change
 
 
 def claims(row: ClientRow) -> set[Any]:
