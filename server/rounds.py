@@ -147,11 +147,11 @@ class Contestant:
 def run_rounds(contestant: Contestant, arrays: Arrays, first: int, last: int, journal: Journal, stop: Stop) -> Arrays:
     """Play rounds first..last from the given global arrays; round 0 only evaluates them.
 
-    Returns:
-        The final global arrays.
-
     A round whose result or test loss is not finite, or after which most updates are not, is played once more with its
     updates held, to find and reject those that made it so; see `server.examine`.
+
+    Returns:
+        The final global arrays.
 
     Raises:
         Stopped: if in every try a round has fewer valid updates than its quorum, or what the strategy makes of them is
@@ -279,10 +279,7 @@ class _Round:
     ) -> None:
         self.contestant, self.number, self.arrays = contestant, server_round, arrays
         self.journal, self.stop = journal, stop
-        late, self.revoked = (
-            contestant.late(),
-            contestant.revoked(),
-        )  # before the nodes: who is not late has one by then
+        late, self.revoked = contestant.late(), contestant.revoked()  # before the nodes: who is not late has one
         absent = dict.fromkeys(late, LATE) | dict.fromkeys(self.revoked, REVOKED)
         self.nodes = dict(contestant.federation.nodes)  # may change while the round is played
         chosen = choose(sorted(self.nodes), contestant.sample, contestant.entry.seed, server_round, absent)
