@@ -105,9 +105,9 @@ def test_numbers_for_the_user():
 def hall() -> Iterator[Any]:
     """Arrivals that expect the clients 0 to 2; node 11 is enrolled as client 1, and node 14 as client 4."""
     village, screen = Village(), Screen()
-    expected = Expected(range(3), Shape((8, 8, 1), 3), "2.21.0", {1: "bob"})
+    expected = Expected(range(3), Shape((8, 8, 1), 3), "2.21.0", {1: "bob"}, "3.1", "2.0", "mine:net")
     enrolled, revoked, hello = {11: 1, 14: 4}, set[int](), Greeting("hello", config={"seed": 0})
-    arrivals = Arrivals(village, expected, enrolled.get, hello, screen, lambda: revoked)
+    arrivals = Arrivals(village, expected, enrolled.get, hello, screen, lambda: HERE.layout, lambda: revoked)
     arrivals.start()
     yield SimpleNamespace(village=village, screen=screen, arrivals=arrivals, revoked=revoked)
     arrivals.stop()
@@ -137,6 +137,7 @@ def test_a_run_begins_with_enough_clients_and_the_others_join_in_later(hall):
     policy, listening = start_policy(2, 0.5, clients=3, quorum=2, advice=""), time.monotonic()
     village.come(10, HERE)
     village.come(11, replace(HERE, client=1))
+    until(lambda: arrivals.absent() == [2], "two clients")
     gather(arrivals, policy, ready(), screen, listening)
     assert time.monotonic() - listening >= 0.5
     assert "missing: client 2; 2 suffice when 0.5 s are over (--min-clients, --start-after)" in screen.notes
@@ -154,6 +155,7 @@ def test_without_min_clients_all_are_waited_for_and_the_user_is_told_what_to_do(
     assert not policy.suffices(2, 1e9)
     village.come(10, HERE)
     village.come(12, replace(HERE, client=2))
+    until(lambda: arrivals.absent() == [1], "two clients")
     gathering = Background(lambda: gather(arrivals, policy, ready(), screen, time.monotonic()))
     until(lambda: "missing: bob (client 1); go on: COMMAND" in screen.notes, "advice")
     assert not gathering.is_over

@@ -590,7 +590,8 @@ def test_a_clients_terminal_and_log_show_no_more_of_what_its_server_says(termina
 
     read = _Reader()
     log_to(tmp_path / "client.jsonl")
-    status = Status(Console(file=read.file, force_terminal=terminal, width=200, color_system=None), "here:1")
+    log = tmp_path / "client.jsonl"
+    status = Status(Console(file=read.file, force_terminal=terminal, width=200, color_system=None), "here:1", log)
     for nasty in NASTY:
         status.trouble(nasty, expected=False)
         status.done(f"{nasty} 3", 0.1, nasty)
