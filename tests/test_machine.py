@@ -19,12 +19,12 @@ from client.join import client_number
 from server import ray_folder
 from server.enroll import enroll
 from server.ray_folder import make_ray_folder, remove_ray_folder
-from task import limits
+from task import system_limits as limits
 from task.command import CLOSED_PIPE, private, run_command
 from task.errors import UserError
 from task.identity import Identity
-from task.limits import check_limits
 from task.shardfile import Header, write_shard
+from task.system_limits import check_limits
 
 WATCHED = """
 import os
@@ -279,7 +279,7 @@ def test_a_run_goes_on_when_nobody_looks_any_more(tmp_path: Path):
         (RuntimeError("can't start new thread"), "raise `ulimit -u`"),
         (
             OSError(errno.EMFILE, "Too many open files", "shard-0.npz"),
-            "shard-0.npz: Too many open files: raise `ulimit",
+            "shard-0.npz: Too many open files: allow more open files (ulimit -n",
         ),
     ],
 )
