@@ -3,6 +3,7 @@
 Each attack is a function of a `Port`; it returns when it has done all that it does, or when the server has ended.
 """
 
+import resource
 import socket
 import ssl
 import time
@@ -84,6 +85,8 @@ def long_header(port: Port) -> None:
 
 def idle_connections(port: Port) -> None:
     """Hold 1,100 connections that never say a word."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 2 * _IDLE)), hard))
     since, lines = time.monotonic(), list[socket.socket]()
     try:
         while len(lines) < _IDLE and port.goes_on(since):
