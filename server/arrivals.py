@@ -12,7 +12,7 @@ from server.members import spelled
 from server.models import Shape
 from server.screen import Screen
 from server.site import Site
-from task.errors import one_line, shown
+from task.errors import one_line
 from task.greeting import PROTOCOL, Greeting, Presence, Topic
 
 _AT_THE_CLIENT = "see the log at the client"
@@ -350,4 +350,4 @@ class Arrivals:
 
 
 def _reason(reply: Message) -> str:
-    return shown(one_line(reply.error.reason or "no reason given"), 300)
+    return one_line(reply.error.reason or "no reason given")

@@ -7,6 +7,9 @@ from typing import Any
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+REVOKED = "the client was revoked"
+"""Why a client that was shut out takes no part in a round, and why its reply is not waited for."""
+
 
 @dataclass(frozen=True)
 class Federation:

@@ -17,7 +17,7 @@ from server.checkpoint import Saved
 from server.conditions import Conditions, Fate
 from server.drift import Drift
 from server.examine import examination, most_left_out, sound
-from server.federation import Chosen, Federation
+from server.federation import REVOKED, Chosen, Federation
 from server.replies import replies
 from server.results import ClientRow, Entry, LocalRow, RoundRow
 from server.stop import Broken, Stop, Stopped
@@ -31,7 +31,6 @@ from task.update import Arrays, Memory
 _LOOK_SECONDS = 0.05  # between two looks whether enough clients can be reached
 
 LATE = "the client has not come since the server started"
-REVOKED = "the client was revoked"
 
 log = logging.getLogger("fedarena")
 

@@ -26,7 +26,7 @@ from flwr.superlink.routers.fleet.router import router as fleet_router
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 
-from server.federation import Federation
+from server.federation import REVOKED, Federation
 from server.link.accept import Server
 from server.link.door import Door
 from server.link.express import Express, is_from
@@ -175,7 +175,7 @@ class Link:
     def _lost(self, node: int) -> str | None:
         """Return why a node that owes a reply is given up; None while it is waited for."""
         if self.state.was_expelled(node):
-            return "the client was revoked"
+            return REVOKED
         if self.state.has_left(node):
             return "the client has left"
         silent = self._silence(node)
