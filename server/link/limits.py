@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from flwr.app import Message
 from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 
-_TIMES = (
-    2  # a reply holds the model's arrays once; other clients may cut them into smaller pieces, or pack them otherwise
-)
+# A reply holds the model's arrays once; other clients may cut them into smaller pieces, or pack them otherwise.
+_TIMES = 2
 _SPARE_BYTES, _SPARE_PIECES = 2**20, 64  # for everything that is no array: records of metrics, the message itself
 _BYTES_OF_A_PIECE = 512  # its header, and its name and description in the pieces above it
 
